@@ -1,0 +1,351 @@
+/**
+ * Convolution of feature maps x [H, W, N, C] with a kernel w [kH, kW, C, K]: y [H', W', N, K],
+ *
+ *   y[o, n, k] = b[k] + sum over taps t and channels c of x[o s + t d - p, n, c] w[t, c, k]
+ *
+ * with strides s, dilation d and padding p. In training programs each becomes gathers and matrix products, by the form
+ * that `formOf` chooses; the forms share their gathered columns between the forward and the backward pass.
+ */
+import { UsageError } from '../../util/errors.ts'
+import { hostTensor, showShape } from '../../util/host-tensor.ts'
+import { apply, type Lowering, type Node, type OpDefinition, type Tensor } from '../node.ts'
+import { add, mul } from './elementwise.ts'
+import { gather } from './gather.ts'
+import { matMul, reduceSum } from './reduce.ts'
+import { concat, pad, reshape, slice, split, transpose } from './shape.ts'
+import { constant, filled } from './source.ts'
+import { cell, hasPadding, type Pair, type WindowAttributes, windowCounts } from './window.ts'
+
+type Extents = readonly [number, number, number, number]
+
+const extents = (x: Tensor) => x.shape as unknown as Extents
+
+/** The ways in which a convolution is computed. */
+export type ConvForm = 'pointwise' | 'few-channels' | 'gather'
+
+/**
+ * The fastest form on a CPU, as measured: a 1x1 kernel is one matrix product; few input channels gather whole rows of
+ * minibatch values; the rest gathers rows of channels.
+ */
+export function formOf(channels: number, window: WindowAttributes): ConvForm {
+  const { kernel, strides } = window
+  if (kernel[0] === 1 && kernel[1] === 1 && strides[0] === 1 && strides[1] === 1 && !hasPadding(window))
+    return 'pointwise'
+  return channels <= 4 ? 'few-channels' : 'gather'
+}
+
+// y = conv(x, w) + b: dx, dw and db are ops of their own
+export const Conv: OpDefinition = {
+  op: 'Conv',
+  shape([x, w], window: WindowAttributes) {
+    checkConv(x!, w!, 1)
+    const [h, width, n] = extents(x!)
+    return { dtype: x!.dtype, shape: [...windowCounts([h, width], window), n, w!.shape[3]!] }
+  },
+  gradient: ({ inputs: [x, w, b], attributes }, [dy]) => [
+    apply(ConvInputGradient, [dy!, w!], { ...attributes, size: x!.shape.slice(0, 2) }),
+    apply(ConvKernelGradient, [x!, dy!], attributes),
+    b && apply(ConvBiasGradient, [x!, dy!], attributes),
+  ],
+  expand({ inputs: [x, w, b], attributes: window, outputs: [y] }) {
+    const [, , c, k] = extents(w!)
+    const form = formOf(c, window)
+    const kernel = reshape(w!, [-1, k])
+    if (form === 'few-channels') {
+      const columns = once(x!, window, () => fewChannelColumns(x!, window))
+      const rows = columns.shape[0]! // a last row of ones carries the bias
+      const bias = b ? reshape(b, [1, k]) : filled([1, k], 0, x!.dtype)
+      const weights = concat([kernel, bias], 0)
+      if (weights.shape[0] !== rows) throw new Error('conv: rows of columns and kernel differ')
+      return reshape(matMul(columns, weights, { transA: true }), y!.shape)
+    }
+    const columns =
+      form === 'pointwise' ? reshape(x!, [-1, c]) : once(x!, window, () => gatherColumns(x!, window))
+    const product = matMul(columns, kernel)
+    return reshape(b ? add(product, b) : product, y!.shape)
+  },
+  onnx: (lowering, inputs, node) => portableConv(lowering, inputs, node, 1),
+}
+
+// dx[i, n, c] = sum over taps t with i = o s + t d - p, and k, of dy[o, n, k] w[t, c, k]
+export const ConvInputGradient: OpDefinition = {
+  op: 'ConvInputGradient',
+  shape: ([dy, w], { size }: { size: Pair }) => ({
+    dtype: dy!.dtype,
+    shape: [...size, dy!.shape[2]!, w!.shape[2]!],
+  }),
+  gradient: ({ inputs: [dy, w], attributes: { size: _, ...window } }, [g]) => [
+    apply(Conv, [g!, w!], window),
+    apply(ConvKernelGradient, [g!, dy!], window),
+  ],
+  expand({ inputs: [dy, w], attributes, outputs: [dx] }) {
+    const [, , c, k] = extents(w!)
+    if (formOf(Infinity, attributes) === 'pointwise')
+      return reshape(matMul(reshape(dy!, [-1, k]), reshape(w!, [c, k]), { transB: true }), dx!.shape)
+    return inputGradientByParity(dy!, w!, attributes)
+  },
+}
+
+// dw[t, c, k] = sum over o, n of x[o s + t d - p, n, c] dy[o, n, k]
+export const ConvKernelGradient: OpDefinition = {
+  op: 'ConvKernelGradient',
+  shape: ([x, dy], { kernel }: WindowAttributes) => ({
+    dtype: x!.dtype,
+    shape: [...kernel, x!.shape[3]!, dy!.shape[3]!],
+  }),
+  gradient: ({ inputs: [x, dy], attributes }, [g]) => [
+    apply(ConvInputGradient, [dy!, g!], { ...attributes, size: x!.shape.slice(0, 2) }),
+    apply(Conv, [x!, g!], attributes),
+  ],
+  expand({ inputs: [x, dy], attributes: window, outputs: [dw] }) {
+    const c = x!.shape[3]!
+    const k = dy!.shape[3]!
+    const rows = reshape(dy!, [-1, k])
+    const form = formOf(c, window)
+    if (form === 'few-channels') {
+      const all = matMul(
+        once(x!, window, () => fewChannelColumns(x!, window)),
+        rows,
+      )
+      return reshape(slice(all, 0, 0, all.shape[0]! - 1), dw!.shape)
+    }
+    const columns =
+      form === 'pointwise' ? reshape(x!, [-1, c]) : once(x!, window, () => gatherColumns(x!, window))
+    return reshape(matMul(columns, rows, { transA: true }), dw!.shape)
+  },
+}
+
+// db[k] = sum over o, n of dy[o, n, k]
+export const ConvBiasGradient: OpDefinition = {
+  op: 'ConvBiasGradient',
+  shape: ([x, dy]) => ({ dtype: x!.dtype, shape: [dy!.shape[3]!] }),
+  gradient: ({ inputs: [, dy] }, [g]) => [undefined, add(mul(dy!, 0), g!)],
+  expand({ inputs: [x, dy], attributes: window }) {
+    const k = dy!.shape[3]!
+    const rows = reshape(dy!, [-1, k])
+    if (formOf(x!.shape[3]!, window) !== 'few-channels') return reshape(reduceSum(rows, [0]), [k])
+    // The same product as the kernel's gradient: its row of ones has summed dy already.
+    const all = matMul(
+      once(x!, window, () => fewChannelColumns(x!, window)),
+      rows,
+    )
+    return reshape(slice(all, 0, all.shape[0]! - 1, 1), [k])
+  },
+}
+
+// convolution in groups of channels; with as many groups as channels, depthwise. w [kH, kW, C / groups, K]
+export const GroupedConv: OpDefinition = {
+  op: 'GroupedConv',
+  shape([x, w], { groups, ...window }: WindowAttributes & { groups: number }) {
+    checkConv(x!, w!, groups)
+    const [h, width, n] = extents(x!)
+    return { dtype: x!.dtype, shape: [...windowCounts([h, width], window), n, w!.shape[3]!] }
+  },
+  gradient: 'expand',
+  expand({ inputs: [x, w], attributes: { groups, ...window } }) {
+    if (w!.shape[2] === 1) return depthwise(x!, w!, window)
+    const shares = (total: number) => new Array<number>(groups).fill(total / groups)
+    const inputs = split(x!, 3, shares(x!.shape[3]!))
+    const kernels = split(w!, 3, shares(w!.shape[3]!))
+    return concat(
+      inputs.map((part, i) => apply(Conv, [part, kernels[i]!], window)),
+      3,
+    )
+  },
+  onnx: (lowering, inputs, node) => portableConv(lowering, inputs, node, node.attributes.groups),
+}
+
+/** Convolution; see the head of this file. `groups` 1 is dense; a bias [K] is optional. */
+export function conv(
+  x: Tensor,
+  w: Tensor,
+  b: Tensor | undefined,
+  window: WindowAttributes,
+  groups = 1,
+): Tensor {
+  if (groups === 1) return apply(Conv, b ? [x, w, b] : [x, w], window)
+  const y = apply(GroupedConv, [x, w], { ...window, groups })
+  return b ? add(y, b) : y
+}
+
+function checkConv(x: Tensor, w: Tensor, groups: number): void {
+  const channels = x.shape[3]
+  if (x.shape.length !== 4 || w.shape.length !== 4 || channels !== w.shape[2]! * groups)
+    throw new UsageError(
+      `conv: a kernel of shape ${showShape(w.shape)}${groups > 1 ? ` in ${groups} groups` : ''} expects ${w.shape[2]! * groups} input channels, received ${channels} (input [H, W, N, C] ${showShape(x.shape)})`,
+    )
+}
+
+/** A last row of zeros for cells that lie in the padding. */
+function withZeroRow(rows: Tensor): Tensor {
+  return concat([rows, filled([1, rows.shape[1]!], 0, rows.dtype)], 0)
+}
+
+const columnsOf = new WeakMap<Tensor, Map<string, Tensor>>()
+
+/** The columns of x for a window, made once: the forward pass and the kernel's gradient read the same ones. */
+function once(x: Tensor, window: WindowAttributes, make: () => Tensor): Tensor {
+  const { kernel, strides, dilation, before, after } = window
+  const name = JSON.stringify([kernel, strides, dilation, before, after])
+  const known = columnsOf.get(x) ?? new Map<string, Tensor>()
+  columnsOf.set(x, known)
+  const columns = known.get(name) ?? make()
+  known.set(name, columns)
+  return columns
+}
+
+/** [H' W' N, kH kW C]: for each output the inputs that it reads, as rows of channels. */
+function gatherColumns(x: Tensor, window: WindowAttributes): Tensor {
+  const [h, w, n, c] = extents(x)
+  const [rows, columns] = windowCounts([h, w], window)
+  const [kh, kw] = window.kernel
+  const indices = new Int32Array(rows * columns * n * kh * kw)
+  let at = 0
+  for (let oh = 0; oh < rows; oh++)
+    for (let ow = 0; ow < columns; ow++)
+      for (let image = 0; image < n; image++)
+        for (let i = 0; i < kh; i++)
+          for (let j = 0; j < kw; j++)
+            indices[at++] = rowOf(cell(window, 0, oh, i), cell(window, 1, ow, j), [h, w], n, image)
+  const source = reshape(x, [-1, c])
+  const picked = gather(
+    hasPadding(window) ? withZeroRow(source) : source,
+    constant({ dtype: 'int32', shape: [indices.length], data: indices }),
+  )
+  return reshape(picked, [rows * columns * n, kh * kw * c])
+}
+
+/** The row of cell (i, j) of an image, or the last row, of zeros, outside. */
+function rowOf(i: number, j: number, [h, w]: Pair, n: number, image: number): number {
+  return i < 0 || j < 0 || i >= h || j >= w ? h * w * n : (i * w + j) * n + image
+}
+
+/** [kH kW C + 1, H' W' N]: the inputs that each output reads, as columns; the last row is of ones. */
+function fewChannelColumns(x: Tensor, window: WindowAttributes): Tensor {
+  const [h, w, n, c] = extents(x)
+  const [rows, columns] = windowCounts([h, w], window)
+  const [kh, kw] = window.kernel
+  const ones = h * w * c
+  const indices = new Int32Array((kh * kw * c + 1) * rows * columns)
+  let at = 0
+  for (let i = 0; i < kh; i++)
+    for (let j = 0; j < kw; j++)
+      for (let channel = 0; channel < c; channel++)
+        for (let oh = 0; oh < rows; oh++)
+          for (let ow = 0; ow < columns; ow++) {
+            const row = rowOf(cell(window, 0, oh, i), cell(window, 1, ow, j), [h, w], 1, 0)
+            indices[at++] = row === h * w ? ones + 1 : row * c + channel
+          }
+  indices.fill(ones, at)
+  const planes = reshape(transpose(reshape(x, [h * w, n, c]), [0, 2, 1]), [h * w * c, n])
+  const border = constant(hostTensor(x.dtype, [2, n], [...new Array(n).fill(1), ...new Array(n).fill(0)]))
+  const picked = gather(
+    concat([planes, border], 0),
+    constant({ dtype: 'int32', shape: [indices.length], data: indices }),
+  )
+  return reshape(picked, [kh * kw * c + 1, rows * columns * n])
+}
+
+/**
+ * The input's gradient, in planes of equal position modulo the stride: all cells of a plane are read by the same taps,
+ * so that each plane is one gather of dy's rows and one matrix product, without multiplying by zeros between strides.
+ */
+function inputGradientByParity(dy: Tensor, w: Tensor, attributes: WindowAttributes & { size: Pair }): Tensor {
+  const [kh, kw, c, k] = extents(w)
+  const [rows, columns, n] = extents(dy)
+  const { size, strides } = attributes
+  const source = withZeroRow(reshape(dy, [-1, k]))
+  const kernel = transpose(reshape(w, [kh * kw, c, k]), [0, 2, 1])
+  const planes: Tensor[] = []
+  const order = new Int32Array(size[0] * size[1] * n)
+  let placed = 0
+  for (let a = 0; a < Math.min(strides[0], size[0]); a++)
+    for (let b = 0; b < Math.min(strides[1], size[1]); b++) {
+      const tapRows = tapsThatReach(attributes, 0, a)
+      const tapColumns = tapsThatReach(attributes, 1, b)
+      const taps = tapRows.flatMap(i => tapColumns.map(j => i * kw + j))
+      const indices: number[] = []
+      const first = placed
+      for (let i = a; i < size[0]; i += strides[0])
+        for (let j = b; j < size[1]; j += strides[1])
+          for (let image = 0; image < n; image++) {
+            order[(i * size[1] + j) * n + image] = placed++
+            for (const ti of tapRows)
+              for (const tj of tapColumns) {
+                const oh = windowThatReads(attributes, 0, i, ti)
+                const ow = windowThatReads(attributes, 1, j, tj)
+                indices.push(rowOf(oh, ow, [rows, columns], n, image))
+              }
+          }
+      if (taps.length === 0) planes.push(filled([placed - first, c], 0, dy.dtype))
+      else {
+        const picked = gather(source, constant(hostTensor('int32', [indices.length], indices)))
+        const weights =
+          taps.length === kh * kw
+            ? kernel
+            : gather(kernel, constant(hostTensor('int32', [taps.length], taps)))
+        planes.push(
+          matMul(reshape(picked, [placed - first, taps.length * k]), reshape(weights, [taps.length * k, c])),
+        )
+      }
+    }
+  const all = concat(planes, 0)
+  const inOrder =
+    planes.length === 1 ? all : gather(all, constant({ dtype: 'int32', shape: [order.length], data: order }))
+  return reshape(inOrder, [...size, n, c])
+}
+
+/** The taps by which windows can read cells of this remainder modulo the stride. */
+function tapsThatReach(window: WindowAttributes, axis: 0 | 1, remainder: number): number[] {
+  return Array.from({ length: window.kernel[axis] }, (_, t) => t).filter(
+    t => (remainder + window.before[axis] - t * window.dilation[axis]) % window.strides[axis] === 0,
+  )
+}
+
+/** The window whose tap `t` reads `position`; possibly out of range. */
+function windowThatReads(window: WindowAttributes, axis: 0 | 1, position: number, t: number): number {
+  return (position + window.before[axis] - t * window.dilation[axis]) / window.strides[axis]
+}
+
+/** A sum over taps of shifted maps times a weight per channel. w [kH, kW, 1, C m]. */
+function depthwise(x: Tensor, w: Tensor, window: WindowAttributes): Tensor {
+  const [h, width, n, c] = extents(x)
+  const [kh, kw, , k] = extents(w)
+  const [rows, columns] = windowCounts([h, width], window)
+  const multiplier = k / c
+  const padded = pad(x, [...window.before, 0, 0], [...window.after, 0, 0])
+  const taps = split(reshape(w, [kh * kw, c, multiplier]), 0, new Array<number>(kh * kw).fill(1))
+  let sum: Tensor | undefined
+  for (let i = 0; i < kh; i++) {
+    const band = slice(padded, 0, i * window.dilation[0], rows, window.strides[0])
+    for (let j = 0; j < kw; j++) {
+      const shifted = slice(band, 1, j * window.dilation[1], columns, window.strides[1])
+      const weighted =
+        multiplier === 1
+          ? mul(shifted, reshape(taps[i * kw + j]!, [c]))
+          : mul(reshape(shifted, [rows, columns, n, c, 1]), reshape(taps[i * kw + j]!, [c, multiplier]))
+      sum = sum ? add(sum, weighted) : weighted
+    }
+  }
+  return reshape(sum!, [rows, columns, n, k])
+}
+
+/** ONNX's own Conv, over [N, C, H, W], for programs that others read. */
+function portableConv(
+  lowering: Lowering,
+  [x, w, b]: readonly string[],
+  node: Node,
+  groups: number,
+): string[] {
+  const window = node.attributes as WindowAttributes
+  const maps = lowering.emit('Transpose', [x!], { perm: { ints: [2, 3, 0, 1] } })[0]!
+  const kernel = lowering.emit('Transpose', [w!], { perm: { ints: [3, 2, 0, 1] } })[0]!
+  const y = lowering.emit('Conv', b ? [maps, kernel, b] : [maps, kernel], {
+    kernel_shape: { ints: window.kernel },
+    strides: { ints: window.strides },
+    dilations: { ints: window.dilation },
+    pads: { ints: [...window.before, ...window.after] },
+    group: { int: groups },
+  })[0]!
+  return lowering.emit('Transpose', [y], { perm: { ints: [2, 3, 0, 1] } })
+}

@@ -1,0 +1,241 @@
+/** Ops on each element by itself. In comments: y = f(x), and dx as a function of dy, x and y. */
+import { broadcastShapes } from '../../util/broadcast.ts'
+import { UsageError } from '../../util/errors.ts'
+import { type DType, hostTensor } from '../../util/host-tensor.ts'
+import { apply, type GradientRule, type NoGradient, type OpDefinition, type Tensor } from '../node.ts'
+import { sumTo, zerosLike } from './shape.ts'
+import { constantValue, sameDType, scalar } from './source.ts'
+
+type Pair = readonly [Tensor | undefined, Tensor | undefined]
+
+/** An op of two tensors that broadcast; `gradient` may answer in the broadcast shape. */
+function binary(
+  op: string,
+  gradient: ((dy: Tensor, a: Tensor, b: Tensor, y: Tensor) => Pair) | NoGradient,
+): OpDefinition {
+  const rule: GradientRule | NoGradient =
+    'none' in gradient
+      ? gradient
+      : ({ inputs: [a, b], outputs: [y] }, [dy]) => {
+          const [da, db] = gradient(dy!, a!, b!, y!)
+          return [da && sumTo(da, a!.shape), db && sumTo(db, b!.shape)]
+        }
+  return {
+    op,
+    shape: ([a, b]) => ({ dtype: sameDType(op, [a!, b!]), shape: broadcastShapes(op, a!.shape, b!.shape) }),
+    gradient: rule,
+    onnx: (lowering, inputs) => lowering.emit(op, inputs),
+  }
+}
+
+/** An op of one tensor. */
+function unary(
+  op: string,
+  gradient: ((dy: Tensor, x: Tensor, y: Tensor) => Tensor) | NoGradient,
+  onnx?: OpDefinition['onnx'],
+): OpDefinition {
+  return {
+    op,
+    shape: ([x]) => ({ dtype: x!.dtype, shape: x!.shape }),
+    gradient:
+      'none' in gradient ? gradient : ({ inputs: [x], outputs: [y] }, [dy]) => [gradient(dy!, x!, y!)],
+    onnx: onnx ?? ((lowering, inputs) => lowering.emit(op, inputs)),
+  }
+}
+
+// a + b: da = dy, db = dy
+export const Add = binary('Add', dy => [dy, dy])
+// a - b: da = dy, db = -dy
+export const Sub = binary('Sub', dy => [dy, neg(dy)])
+// a b: da = dy b, db = dy a
+export const Mul = binary('Mul', (dy, a, b) => [mul(dy, b), mul(dy, a)])
+// a / b: da = dy / b, db = -dy y / b
+export const Div = binary('Div', (dy, _a, b, y) => [div(dy, b), neg(div(mul(dy, y), b))])
+// max(a, b): to b where b > a, else to a, so that the first maximum wins a tie
+export const Max = binary('Max', (dy, a, b) => tournament(dy, sub(b, a)))
+// min(a, b): to b where b < a, else to a
+export const Min = binary('Min', (dy, a, b) => tournament(dy, sub(a, b)))
+// comparisons and integers carry no gradient
+export const Equal = comparison('Equal')
+export const Less = comparison('Less')
+
+function tournament(dy: Tensor, lead: Tensor): Pair {
+  const db = mul(dy, step(lead))
+  return [sub(dy, db), db]
+}
+
+function comparison(op: string): OpDefinition {
+  return {
+    ...binary(op, { none: 'a comparison is piecewise constant' }),
+    shape: inputs => ({
+      dtype: 'bool',
+      shape: broadcastShapes(op, inputs[0]!.shape, inputs[1]!.shape),
+    }),
+  }
+}
+
+// -x: dx = -dy
+export const Neg = unary('Neg', dy => neg(dy))
+// e^x: dx = dy y
+export const Exp = unary('Exp', (dy, _x, y) => mul(dy, y))
+// ln x: dx = dy / x
+export const Log = unary('Log', (dy, x) => div(dy, x))
+// x^(1/2): dx = dy / (2 y)
+export const Sqrt = unary('Sqrt', (dy, _x, y) => div(mul(dy, 0.5), y))
+// 1 / x: dx = -dy y^2
+export const Reciprocal = unary('Reciprocal', (dy, _x, y) => neg(mul(dy, mul(y, y))))
+// |x|: dx = dy sign(x)
+export const Abs = unary('Abs', (dy, x) => mul(dy, sub(step(x), step(neg(x)))))
+// erf(x): dx = dy 2 / sqrt(pi) e^(-x^2)
+export const Erf = unary('Erf', (dy, x) => mul(dy, mul(exp(neg(mul(x, x))), 2 / Math.sqrt(Math.PI))))
+// tanh x: dx = dy (1 - y^2)
+export const Tanh = unary('Tanh', (dy, _x, y) => mul(dy, sub(1, mul(y, y))))
+// 1 / (1 + e^-x): dx = dy (y - y^2)
+export const Sigmoid = unary('Sigmoid', (dy, _x, y) => mul(dy, sub(y, mul(y, y))))
+// ln(1 + e^x): dx = dy sigmoid(x)
+export const Softplus = unary('Softplus', (dy, x) => mul(dy, sigmoid(x)))
+// max(x, 0): dx = dy [y > 0]
+export const Relu = unary('Relu', (dy, _x, y) => mul(dy, step(y)))
+// [x > 0]. HardSigmoid with a huge slope is vectorized where Greater, Sign and Where are not.
+export const Step = unary('Step', { none: 'piecewise constant: 0 wherever it exists' }, (lowering, inputs) =>
+  lowering.emit('HardSigmoid', inputs, { alpha: { float: 3e38 }, beta: { float: 0 } }),
+)
+
+// x where x > 0, alpha x elsewhere: dx = dy [x > 0] + dy alpha [x <= 0]
+export const LeakyRelu: OpDefinition = {
+  ...unary('LeakyRelu', { none: 'replaced below' }),
+  gradient: ({ inputs: [x], attributes }, [dy]) => [mul(dy!, clip(step(x!), attributes.alpha, Infinity))],
+  onnx: (lowering, inputs, { attributes }) =>
+    lowering.emit('LeakyRelu', inputs, { alpha: { float: attributes.alpha } }),
+}
+
+// x where x > 0, alpha (e^x - 1) elsewhere: dx = dy where y > 0, dy (y + alpha) elsewhere
+export const Elu: OpDefinition = {
+  ...unary('Elu', { none: 'replaced below' }),
+  gradient({ outputs: [y], attributes }, [dy]) {
+    // min(y, 0) + alpha is the slope of the negative side and alpha on the positive one.
+    const positive = step(y!)
+    const negative = mul(sub(1, positive), add(min(y!, 0), attributes.alpha))
+    return [mul(dy!, add(positive, negative))]
+  },
+  onnx: (lowering, inputs, { attributes }) =>
+    lowering.emit('Elu', inputs, { alpha: { float: attributes.alpha } }),
+}
+
+// x kept within [least, most]: dx = dy inside
+export const Clip: OpDefinition = {
+  ...unary('Clip', { none: 'replaced below' }),
+  gradient({ inputs: [x], attributes: { least, most } }, [dy]) {
+    const above = Number.isFinite(least) ? mul(dy!, step(sub(x!, least))) : dy!
+    return [Number.isFinite(most) ? mul(above, step(sub(most, x!))) : above]
+  },
+  onnx(lowering, [x], node) {
+    const { least, most } = node.attributes
+    const bound = (value: number) =>
+      Number.isFinite(value) ? lowering.constant(hostTensor(node.outputs[0]!.dtype, [], [value])) : ''
+    return lowering.emit('Clip', Number.isFinite(most) ? [x!, bound(least), bound(most)] : [x!, bound(least)])
+  },
+}
+
+// x^p for a constant p: dx = dy p x^(p - 1)
+export const Pow: OpDefinition = {
+  ...unary('Pow', { none: 'replaced below' }),
+  gradient: ({ inputs: [x], attributes: { exponent } }, [dy]) => [
+    mul(dy!, mul(pow(x!, exponent - 1), exponent)),
+  ],
+  onnx: (lowering, [x], node) =>
+    lowering.emit('Pow', [
+      x!,
+      lowering.constant(hostTensor(node.outputs[0]!.dtype, [], [node.attributes.exponent])),
+    ]),
+}
+
+// another dtype: between floats the gradient is cast back; integers carry none
+export const Cast: OpDefinition = {
+  op: 'Cast',
+  shape: ([x], { to }: { to: DType }) => ({ dtype: to, shape: x!.shape }),
+  gradient: ({ inputs: [x] }, [dy]) => [isFloat(x!.dtype) ? cast(dy!, x!.dtype) : undefined],
+  onnx: (lowering, inputs, { attributes }) =>
+    lowering.emit('Cast', inputs, { to: { int: onnxType[attributes.to as DType] } }),
+}
+
+// the same value, through which no gradient flows
+export const StopGradient = unary(
+  'StopGradient',
+  { none: 'stops gradients on purpose' },
+  (_lowering, [x]) => x!,
+)
+
+/** ONNX's numbers for the dtypes. */
+const onnxType: Record<DType, number> = {
+  float32: 1,
+  float64: 11,
+  int32: 6,
+  int64: 7,
+  uint8: 2,
+  uint32: 12,
+  bool: 9,
+}
+
+export function isFloat(dtype: DType): boolean {
+  return dtype === 'float32' || dtype === 'float64'
+}
+
+type Operand = Tensor | number
+
+function operands(op: string, a: Operand, b: Operand): [Tensor, Tensor] {
+  if (typeof a === 'number' && typeof b === 'number')
+    throw new UsageError(`${op}: expected at least one tensor`)
+  const dtype = typeof a === 'number' ? (b as Tensor).dtype : a.dtype
+  const lift = (x: Operand) => (typeof x === 'number' ? scalar(x, dtype) : x)
+  return [lift(a), lift(b)]
+}
+
+export function add(a: Operand, b: Operand): Tensor {
+  return isNumber(a, 0) ? (b as Tensor) : isNumber(b, 0) ? (a as Tensor) : apply(Add, operands('Add', a, b))
+}
+export function sub(a: Operand, b: Operand): Tensor {
+  return isNumber(b, 0) ? (a as Tensor) : apply(Sub, operands('Sub', a, b))
+}
+export function mul(a: Operand, b: Operand): Tensor {
+  return isNumber(a, 1) ? (b as Tensor) : isNumber(b, 1) ? (a as Tensor) : apply(Mul, operands('Mul', a, b))
+}
+export function div(a: Operand, b: Operand): Tensor {
+  return isNumber(b, 1) ? (a as Tensor) : apply(Div, operands('Div', a, b))
+}
+export const max = (a: Operand, b: Operand): Tensor => apply(Max, operands('Max', a, b))
+export const min = (a: Operand, b: Operand): Tensor => apply(Min, operands('Min', a, b))
+export const equal = (a: Operand, b: Operand): Tensor => apply(Equal, operands('Equal', a, b))
+export const less = (a: Operand, b: Operand): Tensor => apply(Less, operands('Less', a, b))
+export const neg = (x: Tensor): Tensor => apply(Neg, [x])
+export const exp = (x: Tensor): Tensor => apply(Exp, [x])
+export const log = (x: Tensor): Tensor => apply(Log, [x])
+export const sqrt = (x: Tensor): Tensor => apply(Sqrt, [x])
+export const reciprocal = (x: Tensor): Tensor => apply(Reciprocal, [x])
+export const abs = (x: Tensor): Tensor => apply(Abs, [x])
+export const erf = (x: Tensor): Tensor => apply(Erf, [x])
+export const tanh = (x: Tensor): Tensor => apply(Tanh, [x])
+export const sigmoid = (x: Tensor): Tensor => apply(Sigmoid, [x])
+export const softplus = (x: Tensor): Tensor => apply(Softplus, [x])
+export const relu = (x: Tensor): Tensor => apply(Relu, [x])
+export const step = (x: Tensor): Tensor => apply(Step, [x])
+export const stopGradient = (x: Tensor): Tensor => apply(StopGradient, [x])
+export const leakyRelu = (x: Tensor, alpha: number): Tensor => apply(LeakyRelu, [x], { alpha })
+export const elu = (x: Tensor, alpha: number): Tensor => apply(Elu, [x], { alpha })
+/** `x` kept within `[least, most]`; either bound may be infinite. */
+export function clip(x: Tensor, least: number, most: number): Tensor {
+  return apply(Clip, [x], { least, most })
+}
+/** `x` to a constant power. */
+export function pow(x: Tensor, exponent: number): Tensor {
+  if (exponent === 0) return add(zerosLike(x), 1)
+  if (exponent === 1) return x
+  if (exponent === 2) return mul(x, x)
+  if (exponent === 0.5) return sqrt(x)
+  return exponent === -1 ? reciprocal(x) : apply(Pow, [x], { exponent })
+}
+export const cast = (x: Tensor, to: DType): Tensor => (x.dtype === to ? x : apply(Cast, [x], { to }))
+
+function isNumber(x: Operand, value: number): boolean {
+  return typeof x === 'number' ? x === value : x.shape.length === 0 && constantValue(x) === value
+}
