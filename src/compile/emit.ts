@@ -1,0 +1,150 @@
+/** Writes a symbolic graph as ONNX nodes. */
+import { expansionOf, type Lowering, type Node, type Tensor, topological } from '../graph/node.ts'
+import { Input } from '../graph/ops/source.ts'
+import type { OnnxGraph, OnnxModel, OnnxNode } from '../onnx/model.ts'
+import { bytesOf, type HostTensor, hostTensor, showShape } from '../util/host-tensor.ts'
+
+export interface NamedTensor {
+  readonly name: string
+  readonly tensor: Tensor
+}
+
+export interface EmitOptions {
+  readonly name?: string
+  /** Prefer ONNX's own composite operators (Conv, MaxPool) to the faster compositions. Default: false. */
+  readonly portable?: boolean
+  /** Put before the names of nodes and constants, so that they differ from those of an enclosing graph. Default: ''. */
+  readonly prefix?: string
+  /** The name by which an Input is known in this graph. Default: its own. */
+  readonly inputName?: (name: string) => string
+}
+
+/**
+ * The ONNX graph that computes `outputs`. `inputs` are Input nodes' tensors, in the order of the graph's inputs; an Input
+ * that is not among them is taken from an enclosing graph under its name. Equal computations are written once.
+ */
+export function emitGraph(
+  outputs: readonly NamedTensor[],
+  inputs: readonly Tensor[],
+  options: EmitOptions = {},
+): OnnxGraph {
+  const writer = new Writer(options.prefix ?? '')
+  const inputName = options.inputName ?? (name => name)
+  const expands = (node: Node) =>
+    node.op.expand !== undefined && !(options.portable === true && node.op.onnx !== undefined)
+  const names = new Map<Node, readonly string[]>()
+  const nameOf = (tensor: Tensor) => names.get(tensor.node)![tensor.index]!
+  const roots = outputs.map(output => output.tensor)
+  for (const node of topological(roots, n => (expands(n) ? expansionOf(n) : n.inputs))) {
+    if (node.op === Input) names.set(node, [inputName(node.attributes.name)])
+    else if (expands(node)) names.set(node, expansionOf(node).map(nameOf))
+    else {
+      if (!node.op.onnx) throw new Error(`${node.op.op} has no ONNX lowering`)
+      const result = node.op.onnx(writer, node.inputs.map(nameOf), node)
+      names.set(node, typeof result === 'string' ? [result] : result)
+    }
+  }
+  const renamed = new Map<string, string>()
+  const produced = new Set(writer.nodes.flatMap(node => node.outputs))
+  const passed: OnnxNode[] = []
+  for (const { name, tensor } of outputs) {
+    const inner = nameOf(tensor)
+    // A value that has a name already, as an input, a constant or another output, is passed on by a node of its own.
+    if (produced.has(inner) && !renamed.has(inner)) renamed.set(inner, name)
+    else passed.push({ op: 'Identity', inputs: [inner], outputs: [name], attributes: {} })
+  }
+  const rename = (name: string) => renamed.get(name) ?? name
+  return {
+    name: options.name ?? 'graph',
+    nodes: [...writer.nodes, ...passed].map(node => ({
+      ...node,
+      inputs: node.inputs.map(rename),
+      outputs: node.outputs.map(rename),
+    })),
+    initializers: writer.initializers,
+    inputs: inputs.map(tensor => ({
+      name: inputName(tensor.node.attributes.name),
+      dtype: tensor.dtype,
+      shape: tensor.shape,
+    })),
+    outputs: outputs.map(({ name, tensor }) => ({ name, dtype: tensor.dtype, shape: tensor.shape })),
+  }
+}
+
+/** A model of Fovea's opsets around a graph. */
+export function modelOf(graph: OnnxGraph, metadata: Readonly<Record<string, string>> = {}): OnnxModel {
+  return {
+    irVersion: 9,
+    producer: 'fovea',
+    opsets: [
+      { domain: '', version: 18 },
+      { domain: 'com.microsoft', version: 1 },
+    ],
+    metadata,
+    graph,
+  }
+}
+
+/** Collects nodes and constants; equal ones only once. */
+class Writer implements Lowering {
+  readonly nodes: OnnxNode[] = []
+  readonly initializers: { name: string; tensor: HostTensor }[] = []
+  private readonly known = new Map<string, string[]>()
+  private readonly constants = new Map<string, { name: string; bytes: Uint8Array }[]>()
+  private readonly prefix: string
+  private count = 0
+
+  constructor(prefix: string) {
+    this.prefix = prefix
+  }
+
+  emit(
+    op: string,
+    inputs: readonly string[],
+    attributes: OnnxNode['attributes'] = {},
+    { outputs = 1, domain }: { outputs?: number; domain?: string } = {},
+  ): string[] {
+    const signature = JSON.stringify([op, domain, inputs, attributes, outputs])
+    const same = this.known.get(signature)
+    if (same) return same
+    const number = ++this.count
+    const names = Array.from(
+      { length: outputs },
+      (_, i) => `${this.prefix}${op}_${number}${outputs > 1 ? `_${i}` : ''}`,
+    )
+    this.nodes.push({ op, ...(domain ? { domain } : {}), inputs, outputs: names, attributes })
+    this.known.set(signature, names)
+    return names
+  }
+
+  constant(value: HostTensor): string {
+    const bytes = bytesOf(value)
+    const signature = `${value.dtype} ${showShape(value.shape)} ${quickHash(bytes)}`
+    const candidates = this.constants.get(signature) ?? []
+    const same = candidates.find(candidate => equalBytes(candidate.bytes, bytes))
+    if (same) return same.name
+    const name = `${this.prefix}constant_${this.initializers.length}`
+    this.initializers.push({ name, tensor: value })
+    this.constants.set(signature, [...candidates, { name, bytes }])
+    return name
+  }
+
+  ints(values: readonly number[]): string {
+    return this.constant(hostTensor('int64', [values.length], values))
+  }
+}
+
+/** FNV-1a over at most a thousand of the bytes: only groups candidates, which are then compared in full. */
+function quickHash(bytes: Uint8Array): number {
+  const stride = Math.max(1, Math.floor(bytes.length / 1000))
+  let hash = 0x811c9dc5
+  for (let i = 0; i < bytes.length; i += stride) hash = Math.imul(hash ^ bytes[i]!, 0x01000193)
+  return hash >>> 0
+}
+
+function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
+  if (a === b) return true
+  if (a.length !== b.length) return false
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false
+  return true
+}

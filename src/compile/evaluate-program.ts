@@ -1,0 +1,53 @@
+/** Model + loss -> a program that evaluates whole splits in one call of the runtime. */
+import { add } from '../graph/ops/elementwise.ts'
+import { reduceSum } from '../graph/ops/reduce.ts'
+import { reshape } from '../graph/ops/shape.ts'
+import { scalar } from '../graph/ops/source.ts'
+import { type Loss, lossPerExample } from '../nn/losses.ts'
+import { buildModel, type Model } from '../nn/model.ts'
+import { encodeModel } from '../onnx/encode.ts'
+import { hashBytes } from '../util/hash.ts'
+import { modelOf } from './emit.ts'
+import {
+  countCorrect,
+  dataInputs,
+  gatherMinibatch,
+  loopGraph,
+  type ProgramBytes,
+  predictedClass,
+  typeOf,
+} from './program.ts'
+
+export interface EvaluateProgram extends ProgramBytes {
+  readonly batchSize: number
+}
+
+/**
+ * Compiles an evaluation program.
+ *
+ * Inputs: `steps` int64 scalar; `images` uint8 [rows, H, W, C]; `labels` int32 [rows]; `order` int32 [steps, N]; and the
+ * model's parameters and buffers. Outputs: `loss` float32 [steps], the sum of the minibatch's losses without penalties;
+ * `correct` float32 [steps]; `predicted` int32 [steps, N]; `penalty` float32 scalar, the sum of the regularizers.
+ */
+export function compileEvaluation(model: Model, loss: Loss, batchSize: number): EvaluateProgram {
+  const batch = gatherMinibatch(model, batchSize)
+  const built = buildModel(model, batch.images, { training: false })
+  const predicted = predictedClass(built.logits)
+  const state = [...built.parameters, ...built.buffers].map(({ tensor }) => typeOf(tensor))
+  const graph = loopGraph(
+    {
+      name: `evaluate ${model.name}`,
+      shared: [...dataInputs(model, batchSize), ...state],
+      carried: [],
+      perStep: [
+        { name: 'loss', tensor: reshape(reduceSum(lossPerExample(loss, built.logits, batch.labels)), []) },
+        { name: 'correct', tensor: countCorrect(predicted, batch.labels) },
+        { name: 'predicted', tensor: predicted },
+      ],
+    },
+    // Added to a constant, so that a model without regularizers has the output too.
+    [{ name: 'penalty', tensor: built.penalty ? add(built.penalty, scalar(0)) : scalar(0) }],
+  )
+  const bytes = encodeModel(modelOf(graph))
+  return { bytes, hash: hashBytes(bytes), batchSize }
+}

@@ -1,0 +1,120 @@
+/** What the programs have in common: how images enter, and how a body becomes a Loop over minibatches. */
+import type { Tensor } from '../graph/node.ts'
+import { cast, equal } from '../graph/ops/elementwise.ts'
+import { gather } from '../graph/ops/gather.ts'
+import { argMax, reduceSum } from '../graph/ops/reduce.ts'
+import { reshape } from '../graph/ops/shape.ts'
+import { input } from '../graph/ops/source.ts'
+import type { Model } from '../nn/model.ts'
+import type { OnnxGraph, OnnxNode, ValueInfo } from '../onnx/model.ts'
+import { hostTensor } from '../util/host-tensor.ts'
+import { emitGraph, type NamedTensor } from './emit.ts'
+
+/** An ONNX model that is ready for a runtime. */
+export interface ProgramBytes {
+  readonly bytes: Uint8Array
+  /** SHA-256 of the bytes. */
+  readonly hash: string
+}
+
+/** The minibatch of one step, gathered from the data set that the program is given. */
+export interface Minibatch {
+  /** float32 [N, H, W, C], pixel values 0 to 255. */
+  readonly images: Tensor
+  /** int32 [N]. */
+  readonly labels: Tensor
+}
+
+const iteration = input('iteration', 'int64', [])
+
+/** The row of this iteration of a per-step input [steps, width], as [width]. */
+export function rowOfStep(matrix: Tensor): Tensor {
+  return reshape(gather(matrix, iteration), [matrix.shape[1]!])
+}
+
+/** `images` uint8 [rows, H, W, C], `labels` int32 [rows], and `order` int32 [steps, N] name the minibatch of a step. */
+export function gatherMinibatch(model: Model, batchSize: number): Minibatch {
+  const rows = rowOfStep(input('order', 'int32', [1, batchSize]))
+  return {
+    images: cast(gather(input('images', 'uint8', [1, ...model.input]), rows), 'float32'),
+    labels: gather(input('labels', 'int32', [1]), rows),
+  }
+}
+
+export const dataInputs = (model: Model, batchSize: number): ValueInfo[] => [
+  { name: 'images', dtype: 'uint8', shape: ['rows', ...model.input] },
+  { name: 'labels', dtype: 'int32', shape: ['rows'] },
+  { name: 'order', dtype: 'int32', shape: ['steps', batchSize] },
+]
+
+/** The predicted class, int32 [N]. */
+export function predictedClass(logits: Tensor): Tensor {
+  return cast(argMax(logits), 'int32')
+}
+
+/** How many predictions equal their labels: a float32 scalar. */
+export function countCorrect(predicted: Tensor, labels: Tensor): Tensor {
+  return reshape(reduceSum(cast(equal(predicted, labels), 'float32')), [])
+}
+
+export interface LoopParts {
+  readonly name: string
+  /** Inputs that all steps read, in the order of the program's inputs. */
+  readonly shared: readonly ValueInfo[]
+  /** State that goes from step to step: an Input of the body, and its value after the step. */
+  readonly carried: readonly { readonly state: Tensor; readonly next: Tensor }[]
+  /** What each step gives: stacked into [steps, ...]. */
+  readonly perStep: readonly NamedTensor[]
+}
+
+export const nameOfInput = (tensor: Tensor): string => tensor.node.attributes.name as string
+
+/**
+ * The graph of a program: `steps` (int64) iterations of a body. State `NAME` enters under its own name and leaves as
+ * `next/NAME`; each per-step value leaves under its name, stacked. `end` computes further outputs from the final state.
+ */
+export function loopGraph(
+  { name, shared, carried, perStep }: LoopParts,
+  end: readonly NamedTensor[] = [],
+): OnnxGraph {
+  const states = carried.map(({ state }) => state)
+  const inBody = new Set(states.map(nameOfInput))
+  const condition = input('condition', 'bool', [])
+  const body = emitGraph(
+    [
+      { name: 'step/condition', tensor: condition },
+      ...carried.map(({ state, next }) => ({ name: `step/next/${nameOfInput(state)}`, tensor: next })),
+      ...perStep.map(value => ({ ...value, name: `step/${value.name}` })),
+    ],
+    [iteration, condition, ...states],
+    { name: `${name} step`, inputName: text => (inBody.has(text) ? `step/${text}` : text) },
+  )
+  const stateTypes = states.map(typeOf)
+  const loop: OnnxNode = {
+    op: 'Loop',
+    inputs: ['steps', 'true', ...stateTypes.map(state => state.name)],
+    outputs: [...stateTypes.map(state => `next/${state.name}`), ...perStep.map(value => value.name)],
+    attributes: { body: { graph: body } },
+  }
+  const ending = emitGraph(end, [], { prefix: 'end/' })
+  return {
+    name,
+    nodes: [loop, ...ending.nodes],
+    initializers: [{ name: 'true', tensor: hostTensor('bool', [], [1]) }, ...ending.initializers],
+    inputs: [{ name: 'steps', dtype: 'int64', shape: [] }, ...shared, ...stateTypes],
+    outputs: [
+      ...stateTypes.map(state => ({ ...state, name: `next/${state.name}` })),
+      ...perStep.map(({ name: output, tensor }) => ({
+        name: output,
+        dtype: tensor.dtype,
+        shape: ['steps', ...tensor.shape],
+      })),
+      ...ending.outputs,
+    ],
+  }
+}
+
+/** An Input's name and type. */
+export function typeOf(tensor: Tensor): ValueInfo {
+  return { name: nameOfInput(tensor), dtype: tensor.dtype, shape: tensor.shape }
+}

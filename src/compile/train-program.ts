@@ -1,0 +1,165 @@
+/** Model + loss + optimizer -> a training program: whole epochs in one call of the runtime. */
+import { gradients } from '../autodiff/gradients.ts'
+import type { Tensor } from '../graph/node.ts'
+import { add, mul } from '../graph/ops/elementwise.ts'
+import { reduceMean, sumAll } from '../graph/ops/reduce.ts'
+import { reshape, split } from '../graph/ops/shape.ts'
+import { input } from '../graph/ops/source.ts'
+import { clipGradients } from '../nn/clipping.ts'
+import { type Loss, lossPerExample } from '../nn/losses.ts'
+import { type Buffer, type BuiltModel, buildModel, type Model } from '../nn/model.ts'
+import { type Optimizer, optimizerRule } from '../nn/optimizers.ts'
+import { encodeModel } from '../onnx/encode.ts'
+import type { ValueInfo } from '../onnx/model.ts'
+import { checkInteger } from '../util/errors.ts'
+import { hashBytes } from '../util/hash.ts'
+import { type Shape, sizeOf } from '../util/host-tensor.ts'
+import { modelOf } from './emit.ts'
+import {
+  countCorrect,
+  dataInputs,
+  gatherMinibatch,
+  loopGraph,
+  nameOfInput,
+  type ProgramBytes,
+  predictedClass,
+  rowOfStep,
+  typeOf,
+} from './program.ts'
+
+/** A tensor that lives from step to step, and is saved in a checkpoint. */
+export interface StateTensor {
+  readonly name: string
+  readonly kind: 'parameter' | 'buffer' | 'slot'
+  readonly shape: Shape
+  /** Drawn anew before each epoch. */
+  readonly redraw: boolean
+  /** Values to start from; float32. */
+  initial(seed: number, epoch?: number): Float32Array
+}
+
+/** A compiled training program. */
+export interface TrainProgram extends ProgramBytes {
+  readonly batchSize: number
+  readonly state: readonly StateTensor[]
+  /** Names of the random streams: a uint32 for each step and stream. */
+  readonly randomKeys: readonly string[]
+  /** Numbers that the optimizer needs for a step (counted from 1) at a learning rate; float32 in the program. */
+  scalars(step: number, learningRate: number): readonly number[]
+  /** Outputs that stay with the engine: output -> stored name. */
+  readonly keep: Readonly<Record<string, string>>
+}
+
+export interface TrainSpec {
+  readonly model: Model
+  readonly loss: Loss
+  readonly optimizer: Optimizer
+  readonly batchSize: number
+}
+
+/**
+ * Compiles a training program.
+ *
+ * Inputs: `steps` int64 scalar; `images` uint8 [rows, H, W, C]; `labels` int32 [rows]; `order` int32 [steps, N]: the
+ * rows of each minibatch; `scalars` float32 [steps, s]; `keys/STREAM` uint32 [steps, 1] for each random stream; and the
+ * state. Outputs: `next/STATE`; `loss` float32 [steps], the minibatch's mean loss with penalties; `correct` float32
+ * [steps]; `finite` float32 scalar, 0 where all parameters are finite and NaN otherwise: activations can hide a NaN.
+ *
+ * @throws UsageError where a layer does not fit its input, or an option is out of range
+ */
+export function compileTraining({ model, loss, optimizer, batchSize }: TrainSpec): TrainProgram {
+  checkInteger('compileTraining', 'batchSize', batchSize, 1)
+  const batch = gatherMinibatch(model, batchSize)
+  const built = buildModel(model, batch.images, {
+    training: true,
+    randomKey: name => reshape(rowOfStep(input(`keys/${name}`, 'uint32', [1, 1])), []),
+  })
+  const mean = reshape(reduceMean(lossPerExample(loss, built.logits, batch.labels)), [])
+  const total = built.penalty ? add(mean, built.penalty) : mean
+  const update = updateOf(built, total, optimizer)
+  const shared: ValueInfo[] = [
+    ...dataInputs(model, batchSize),
+    { name: 'scalars', dtype: 'float32', shape: ['steps', update.scalarNames.length] },
+    ...built.randomKeys.map(name => ({
+      name: `keys/${name}`,
+      dtype: 'uint32' as const,
+      shape: ['steps', 1],
+    })),
+    ...built.buffers.filter(buffer => !buffer.next).map(buffer => typeOf(buffer.tensor)),
+  ]
+  const carried = [
+    ...update.carried,
+    ...built.buffers.flatMap(({ tensor, next }) => (next ? [{ state: tensor, next }] : [])),
+  ]
+  const finite = built.parameters
+    .map(({ name, tensor }) => sumAll(mul(input(`next/${name}`, 'float32', tensor.shape), 0)))
+    .reduce(add)
+  const graph = loopGraph(
+    {
+      name: `train ${model.name}`,
+      shared,
+      carried,
+      perStep: [
+        { name: 'loss', tensor: total },
+        { name: 'correct', tensor: countCorrect(predictedClass(built.logits), batch.labels) },
+      ],
+    },
+    [{ name: 'finite', tensor: finite }],
+  )
+  const bytes = encodeModel(modelOf(graph))
+  return {
+    bytes,
+    hash: hashBytes(bytes),
+    batchSize,
+    state: [...update.state, ...built.buffers.map(bufferState)],
+    randomKeys: built.randomKeys,
+    scalars: update.scalars,
+    keep: Object.fromEntries(carried.map(({ state }) => [`next/${nameOfInput(state)}`, nameOfInput(state)])),
+  }
+}
+
+/** The optimizer's part: new parameters and slots, and the numbers that it needs. */
+function updateOf(built: BuiltModel, total: Tensor, optimizer: Optimizer) {
+  const rule = optimizerRule(optimizer)
+  const { scalarNames } = rule
+  const numbers = split(
+    rowOfStep(input('scalars', 'float32', [1, scalarNames.length])),
+    0,
+    scalarNames.map(() => 1),
+  )
+  const scalars = Object.fromEntries(scalarNames.map((name, i) => [name, reshape(numbers[i]!, [])]))
+  const raw = gradients(
+    total,
+    built.parameters.map(parameter => parameter.tensor),
+  )
+  const clipped = clipGradients(raw, optimizer)
+  const carried: { state: Tensor; next: Tensor }[] = []
+  const state: StateTensor[] = []
+  for (const [i, { name, tensor, initial }] of built.parameters.entries()) {
+    const slots = Object.fromEntries(
+      rule.slots.map(slot => [slot, input(`optimizer/${slot}/${name}`, 'float32', tensor.shape)]),
+    )
+    const after = rule.update(tensor, clipped[i]!, slots, scalars)
+    carried.push({ state: tensor, next: after.parameter })
+    state.push({ name, kind: 'parameter', shape: tensor.shape, redraw: false, initial })
+    for (const slot of rule.slots) {
+      carried.push({ state: slots[slot]!, next: after.slots[slot]! })
+      state.push({
+        name: nameOfInput(slots[slot]!),
+        kind: 'slot',
+        shape: tensor.shape,
+        redraw: false,
+        initial: () => new Float32Array(sizeOf(tensor.shape)),
+      })
+    }
+  }
+  const scalarsOf = (step: number, learningRate: number) => {
+    const values = rule.scalars(step, learningRate)
+    return scalarNames.map(name => values[name]!)
+  }
+  return { carried, state, scalarNames, scalars: scalarsOf }
+}
+
+function bufferState({ name, tensor, redraw, initial }: Buffer): StateTensor {
+  return { name, kind: 'buffer', shape: tensor.shape, redraw: redraw === 'epoch', initial }
+}

@@ -1,0 +1,12 @@
+/** Layers, models, losses and optimizers: everything that describes what to train. */
+export * from './initializers.ts'
+export type { Layer } from './layer.ts'
+export * from './layers/convolution.ts'
+export * from './layers/core.ts'
+export * from './layers/normalization.ts'
+export * from './layers/pooling.ts'
+export * from './losses.ts'
+export * from './model.ts'
+export * from './optimizers.ts'
+export * from './regularizers.ts'
+export * from './schedules.ts'

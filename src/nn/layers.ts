@@ -1,0 +1,34 @@
+/** Every kind of layer and its rule. */
+import { unknownName } from '../util/errors.ts'
+import type { Layer, LayerDefinition } from './layer.ts'
+import * as convolution from './layers/convolution.ts'
+import * as core from './layers/core.ts'
+import * as normalization from './layers/normalization.ts'
+import * as pooling from './layers/pooling.ts'
+
+const definitions = {
+  dense: core.denseDefinition,
+  activation: core.activationDefinition,
+  flatten: core.flattenDefinition,
+  rescaling: core.rescalingDefinition,
+  dropout: core.dropoutDefinition,
+  add: core.addDefinition,
+  concatenate: core.concatenateDefinition,
+  conv2d: convolution.conv2dDefinition,
+  depthwiseConv2d: convolution.depthwiseConv2dDefinition,
+  separableConv2d: convolution.separableConv2dDefinition,
+  maxPooling2d: pooling.maxPooling2dDefinition,
+  averagePooling2d: pooling.averagePooling2dDefinition,
+  globalAveragePooling2d: pooling.globalAveragePooling2dDefinition,
+  globalMaxPooling2d: pooling.globalMaxPooling2dDefinition,
+  batchNormalization: normalization.batchNormalizationDefinition,
+  layerNormalization: normalization.layerNormalizationDefinition,
+} satisfies Record<string, LayerDefinition>
+
+export const layerKinds = Object.keys(definitions)
+
+/** The rule of a layer's kind. */
+export function layerDefinition(layer: Layer): LayerDefinition {
+  if (!Object.hasOwn(definitions, layer.layer)) throw unknownName('layer', layer.layer, layerKinds)
+  return definitions[layer.layer as keyof typeof definitions]
+}

@@ -1,0 +1,265 @@
+/** Models as data: layers, and what each is connected to. */
+import type { Tensor } from '../graph/node.ts'
+import { add } from '../graph/ops/elementwise.ts'
+import { batchInward } from '../graph/ops/pool.ts'
+import { input } from '../graph/ops/source.ts'
+import { UsageError } from '../util/errors.ts'
+import { type Shape, showShape, sizeOf } from '../util/host-tensor.ts'
+import { key } from '../util/random.ts'
+import { initialize, toInitializer } from './initializers.ts'
+import type { BufferOptions, Layer, ParameterOptions, Scope } from './layer.ts'
+import { layerDefinition } from './layers.ts'
+import { penalty } from './regularizers.ts'
+
+/** One layer of a model, and the layers (or `'input'`) that it reads. */
+export interface LayerUse {
+  readonly name: string
+  readonly layer: Layer
+  readonly inputs: readonly string[]
+}
+
+/** A model as data. It can be hashed, stored, and sent to another machine. */
+export interface Model {
+  readonly name: string
+  /** [height, width, channels] of the images. */
+  readonly input: readonly [number, number, number]
+  /** In an order in which each layer stands after those that it reads. */
+  readonly layers: readonly LayerUse[]
+  /** The layer whose output are the logits [N, classes]. */
+  readonly output: string
+}
+
+export interface ModelOptions {
+  /** Default: `'model'`. */
+  readonly name?: string
+  /** [height, width, channels] of the images. */
+  readonly input: readonly [number, number, number]
+}
+
+/** A place in a model under construction: the images, or the output of a layer. */
+export interface Connection {
+  /** The layers up to here, in order. */
+  readonly uses: readonly LayerUse[]
+  /** The name of the layer whose output this is, or `'input'`. */
+  readonly at: string
+  /** How many layers of each kind the model has so far, over all branches: names stay unique. */
+  readonly counts: Map<string, number>
+}
+
+/** A chain of layers, each reading the one before. */
+export function sequential(layers: readonly Layer[], options: ModelOptions): Model {
+  if (layers.length === 0) throw new UsageError('sequential: expected at least one layer, received none')
+  return functional(options, images => layers.reduce((x, layer) => connect(layer, x), images))
+}
+
+/**
+ * A model whose graph branches. `build` receives the images and returns the logits:
+ *
+ *     functional({ input: [28, 28, 1] }, images => {
+ *       const a = connect(conv2d({ filters: 8, kernelSize: 3, padding: 'same' }), images)
+ *       const b = connect(conv2d({ filters: 8, kernelSize: 1 }), images)
+ *       return connect(dense({ units: 10 }), connect(flatten(), connect(add(), a, b)))
+ *     })
+ */
+export function functional(options: ModelOptions, build: (images: Connection) => Connection): Model {
+  const end = build({ uses: [], at: 'input', counts: new Map() })
+  if (end.uses.length === 0) throw new UsageError('functional: expected at least one layer, received none')
+  const model = { name: options.name ?? 'model', input: options.input, layers: end.uses, output: end.at }
+  return Object.freeze(model)
+}
+
+/** Feeds places of a model to a layer and returns the place after it. */
+export function connect(layer: Layer, ...sources: readonly Connection[]): Connection {
+  const [first] = sources
+  if (!first)
+    throw new UsageError(`connect: ${layer.layer} expects at least one place to read from, received none`)
+  const { counts } = first
+  const uses = [...new Set(sources.flatMap(source => source.uses))]
+  const number = (counts.get(layer.layer) ?? 0) + 1
+  counts.set(layer.layer, number)
+  const name = layer.name ?? `${layer.layer}_${number}`
+  if (name === 'input' || uses.some(use => use.name === name))
+    throw new UsageError(`connect: expected a name of its own for each layer, received "${name}" twice`)
+  return { uses: [...uses, { name, layer, inputs: sources.map(source => source.at) }], at: name, counts }
+}
+
+/** A trained tensor of a built model. */
+export interface Parameter {
+  /** `conv2d_1/kernel`. */
+  readonly name: string
+  readonly tensor: Tensor
+  /** Values to start from. */
+  initial(seed: number): Float32Array
+}
+
+/** A saved, untrained tensor of a built model. */
+export interface Buffer {
+  readonly name: string
+  readonly tensor: Tensor
+  readonly redraw: 'epoch' | undefined
+  /** Its value after a training step, where a step changes it. */
+  readonly next: Tensor | undefined
+  /** Values to start from, or for an epoch where they are drawn anew. */
+  initial(seed: number, epoch?: number): Float32Array
+}
+
+/** One line of a model's summary. */
+export interface LayerSummary {
+  readonly name: string
+  readonly layer: Layer
+  /** The output's shape for one image, in public order: [H, W, C] or [F]. */
+  readonly output: Shape
+  readonly parameters: number
+  readonly buffers: number
+}
+
+/** A model on a graph. */
+export interface BuiltModel {
+  /** Logits [N, classes]. */
+  readonly logits: Tensor
+  readonly parameters: readonly Parameter[]
+  readonly buffers: readonly Buffer[]
+  /** Names of the random streams of a training step. */
+  readonly randomKeys: readonly string[]
+  /** Sum of all regularizers, a scalar; undefined where there is none. */
+  readonly penalty: Tensor | undefined
+  readonly summary: readonly LayerSummary[]
+  /** The output of each layer: [N, F] or [H, W, N, C]. */
+  readonly outputs: ReadonlyMap<string, Tensor>
+}
+
+export interface BuildOptions {
+  readonly training: boolean
+  /** The uint32 scalar that keys a random stream at this step. Needed where a training model draws random numbers. */
+  readonly randomKey?: (name: string) => Tensor
+}
+
+/**
+ * Builds a model on images: float32 [N, H, W, C], pixel values 0 to 255.
+ *
+ * @throws UsageError naming the layer, what it expected and what it received
+ */
+export function buildModel(
+  model: Model,
+  images: Tensor,
+  options: BuildOptions,
+): BuiltModel {
+  const expected = showShape(['N', ...model.input])
+  if (images.shape.length !== 4 || showShape(images.shape.slice(1)) !== showShape(model.input))
+    throw new UsageError(
+      `model "${model.name}": expected images ${expected}, received ${showShape(['N', ...images.shape.slice(1)])}`,
+    )
+  const collected = new Collected()
+  const outputs = new Map<string, Tensor>([['input', batchInward(images)]])
+  const summary: LayerSummary[] = []
+  for (const { name, layer, inputs } of model.layers) {
+    const sources = inputs.map(source => {
+      const tensor = outputs.get(source)
+      if (tensor) return tensor
+      throw new UsageError(
+        `model "${model.name}": layer "${name}" reads "${source}", which does not stand before it`,
+      )
+    })
+    const counts = collected.counts()
+    const result = layerDefinition(layer).build(layer, sources, collected.scope(name, options))
+    outputs.set(name, result)
+    const after = collected.counts()
+    summary.push({
+      name,
+      layer,
+      output: result.shape.length === 4 ? [0, 1, 3].map(axis => result.shape[axis]!) : result.shape.slice(1),
+      parameters: after.parameters - counts.parameters,
+      buffers: after.buffers - counts.buffers,
+    })
+  }
+  const logits = outputs.get(model.output)!
+  if (logits.shape.length !== 2)
+    throw new UsageError(
+      `model "${model.name}": its output "${model.output}" must be logits [N, classes], received feature maps; add flatten() and dense()`,
+    )
+  return { ...collected.finish(), logits, summary, outputs }
+}
+
+/** Number of trained values of a model. */
+export function parameterCount(model: Model): number {
+  const images = input('images', 'float32', [1, ...model.input])
+  const { parameters } = buildModel(model, images, { training: false })
+  return parameters.reduce((sum, { tensor }) => sum + sizeOf(tensor.shape), 0)
+}
+
+/** Gathers what the layers of one model ask for. */
+class Collected {
+  private readonly parameters: Parameter[] = []
+  private readonly buffers: (Omit<Buffer, 'next'> & { next: Tensor | undefined })[] = []
+  private readonly randomKeys: string[] = []
+  private readonly penalties: Tensor[] = []
+
+  scope(path: string, options: BuildOptions): Scope {
+    const full = (name: string) => `${path}/${name}`
+    return {
+      path,
+      training: options.training,
+      parameter: (name, shape, spec) => this.parameter(full(name), shape, spec),
+      buffer: (name, shape, spec) => this.buffer(full(name), shape, spec),
+      update: (name, value) => {
+        const buffer = this.buffers.find(other => other.name === full(name))
+        if (!buffer) throw new UsageError(`layer "${path}": no buffer is named "${name}"`)
+        buffer.next = value
+      },
+      randomKey: name => {
+        this.randomKeys.push(full(name))
+        return options.randomKey?.(full(name)) ?? input(full(name), 'uint32', [])
+      },
+      part: name => this.scope(full(name), options),
+    }
+  }
+
+  counts() {
+    const total = (all: readonly { tensor: Tensor }[]) =>
+      all.reduce((sum, x) => sum + sizeOf(x.tensor.shape), 0)
+    return { parameters: total(this.parameters), buffers: total(this.buffers) }
+  }
+
+  finish() {
+    const { parameters, buffers, randomKeys, penalties } = this
+    return {
+      parameters,
+      buffers,
+      randomKeys,
+      penalty: penalties.length > 0 ? penalties.reduce(add) : undefined,
+    }
+  }
+
+  private parameter(
+    name: string,
+    shape: Shape,
+    { initializer, fans, regularizer }: ParameterOptions,
+  ): Tensor {
+    const tensor = input(name, 'float32', shape)
+    const description = toInitializer(initializer)
+    this.parameters.push({
+      name,
+      tensor,
+      initial: seed => initialize(description, shape, key(seed, 'init', name), fans),
+    })
+    if (regularizer) this.penalties.push(penalty(regularizer, tensor))
+    return tensor
+  }
+
+  private buffer(name: string, shape: Shape, { initial, redraw }: BufferOptions): Tensor {
+    const tensor = input(name, 'float32', shape)
+    this.buffers.push({
+      name,
+      tensor,
+      redraw,
+      next: undefined,
+      initial: (seed, epoch) =>
+        Float32Array.from(
+          initial(
+            redraw && epoch !== undefined ? key(seed, 'buffer', name, epoch) : key(seed, 'buffer', name),
+          ),
+        ),
+    })
+    return tensor
+  }
+}
