@@ -1,5 +1,12 @@
 /** Every kind of layer and its rule. */
 import { unknownName } from '../util/errors.ts'
+import * as divisive from './brain/divisive-normalization.ts'
+import { kWinnersTakeAllDefinition } from './brain/k-winners-take-all.ts'
+import * as lateral from './brain/lateral-inhibition.ts'
+import { localResponseNormalizationDefinition } from './brain/local-response-normalization.ts'
+import { mexicanHatDefinition } from './brain/mexican-hat.ts'
+import { pushPullConv2dDefinition } from './brain/push-pull.ts'
+import * as sparse from './brain/sparse.ts'
 import type { Layer, LayerDefinition } from './layer.ts'
 import * as convolution from './layers/convolution.ts'
 import * as core from './layers/core.ts'
@@ -23,6 +30,16 @@ const definitions = {
   globalMaxPooling2d: pooling.globalMaxPooling2dDefinition,
   batchNormalization: normalization.batchNormalizationDefinition,
   layerNormalization: normalization.layerNormalizationDefinition,
+  sparseDense: sparse.sparseDenseDefinition,
+  sparseConv2d: sparse.sparseConv2dDefinition,
+  lateralInhibition: lateral.lateralInhibitionDefinition,
+  differenceOfGaussians: lateral.differenceOfGaussiansDefinition,
+  mexicanHat: mexicanHatDefinition,
+  divisiveNormalization: divisive.divisiveNormalizationDefinition,
+  generalizedDivisiveNormalization: divisive.generalizedDivisiveNormalizationDefinition,
+  localResponseNormalization: localResponseNormalizationDefinition,
+  kWinnersTakeAll: kWinnersTakeAllDefinition,
+  pushPullConv2d: pushPullConv2dDefinition,
 } satisfies Record<string, LayerDefinition>
 
 export const layerKinds = Object.keys(definitions)

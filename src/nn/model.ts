@@ -139,11 +139,7 @@ export interface BuildOptions {
  *
  * @throws UsageError naming the layer, what it expected and what it received
  */
-export function buildModel(
-  model: Model,
-  images: Tensor,
-  options: BuildOptions,
-): BuiltModel {
+export function buildModel(model: Model, images: Tensor, options: BuildOptions): BuiltModel {
   const expected = showShape(['N', ...model.input])
   if (images.shape.length !== 4 || showShape(images.shape.slice(1)) !== showShape(model.input))
     throw new UsageError(

@@ -317,7 +317,7 @@ export function optimizerRule(description: Optimizer): OptimizerRule {
     scalars,
     update(parameter, gradient, slots, given) {
       const { change, slots: next } = rule.change(gradient, slots, given)
-      // Added to the change: a factor 1 - decay on the parameter would lose most of a small decay to rounding.
+      // Added to the change: a factor 1 - decay would be rounded to float32's spacing at 1, and a small decay with it.
       const total = weightDecay === undefined ? change : add(mul(parameter, given.decay!), change)
       return { parameter: sub(parameter, total), slots: next }
     },

@@ -35,11 +35,15 @@ export function checkFraction(where: string, name: string, value: number): void 
 /** Throws unless `value` is true or false. */
 export function checkFlag(where: string, name: string, value: boolean): void {
   if (typeof value !== 'boolean')
-    throw new UsageError(`${where}: ${name} must be true or false, received ${JSON.stringify(value)}`)
+    throw new UsageError(`${where}: ${name} must be true or false, received ${show(value)}`)
 }
 
 /** Throws unless `value` is a finite number. */
 export function checkNumber(where: string, name: string, value: number): void {
   if (!Number.isFinite(value))
-    throw new UsageError(`${where}: ${name} must be a number, received ${JSON.stringify(value)}`)
+    throw new UsageError(`${where}: ${name} must be a number, received ${show(value)}`)
+}
+
+function show(value: unknown): string {
+  return typeof value === 'number' ? String(value) : JSON.stringify(value)
 }

@@ -95,3 +95,8 @@ export function permutation(key: Key, count: number): Int32Array {
   }
   return order
 }
+
+/** The `index`-th uint32 of a stream, without those before it. */
+export function bitsAt(key: Key, index: number): number {
+  return threefry2x32(key.words[0], key.words[1], index, 2)[0]
+}

@@ -1,0 +1,43 @@
+/** The child process of {@link openEngine}: started with a device and a number of threads, it serves one engine. */
+import type { InferenceSession } from 'onnxruntime-node'
+import { Host } from './host.ts'
+import type { Message } from './protocol.ts'
+
+/** The first message to the parent. */
+export type Greeting =
+  | {
+      readonly version: string
+      readonly backends: readonly { readonly name: string; readonly bundled: boolean }[]
+    }
+  | { readonly failure: string }
+
+// Ctrl-C and a scheduler's SIGTERM reach the whole process group; the parent decides when to end.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => {})
+process.on('disconnect', () => process.exit())
+
+const [device, threads] = process.argv.slice(2)
+
+try {
+  const { default: ort } = await import('onnxruntime-node')
+  ort.env.logLevel = 'error'
+  const options: InferenceSession.SessionOptions = {
+    executionProviders: device === 'cpu' ? ['cpu'] : [device!, 'cpu'],
+    executionMode: 'sequential',
+    intraOpNumThreads: Number(threads),
+    interOpNumThreads: 1,
+    graphOptimizationLevel: 'all',
+    logSeverityLevel: 3,
+    // Adam's moments of dead inputs become denormal after some thousand steps, and slow it down 2 to 4 times.
+    extra: { session: { set_denormal_as_zero: '1' } },
+  }
+  const host = new Host(ort, options)
+  process.on('message', async message => send(await host.answer(message as Message)))
+  send({ version: ort.env.versions.node ?? 'of unknown version', backends: ort.listSupportedBackends() })
+} catch (error) {
+  send({ failure: error instanceof Error ? error.message.split('\n', 1)[0]! : String(error) })
+}
+
+function send(message: object): void {
+  // The parent may be gone: `disconnect` follows.
+  process.send?.(message, () => {})
+}

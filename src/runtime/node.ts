@@ -1,0 +1,137 @@
+/**
+ * ONNX Runtime in Node: onnxruntime-node in a child process, one for each engine.
+ *
+ * Why not a worker thread: ONNX Runtime switches a thread to flush denormal numbers to zero when the first session of
+ * the process is created, and never again. In every further worker thread of the process training would be two to four
+ * times slower and end in other bits. A process of its own also keeps JavaScript's own numbers out of it, and a crash
+ * of the runtime takes one engine with it, not the study.
+ */
+import { type ChildProcess, fork } from 'node:child_process'
+import type { Socket } from 'node:net'
+import { availableParallelism } from 'node:os'
+import { fileURLToPath } from 'node:url'
+import { encodeModel } from '../onnx/encode.ts'
+import type { OnnxModel } from '../onnx/model.ts'
+import { checkInteger, FoveaError, UsageError, unknownName } from '../util/errors.ts'
+import { Client } from './client.ts'
+import type { Device, Engine, EngineOptions } from './engine.ts'
+import type { Greeting } from './node-process.ts'
+import type { Reply } from './protocol.ts'
+
+const devices: readonly Device[] = ['cpu', 'cuda', 'webgpu']
+
+/** The engines' processes that are alive. None outlives this one, however it exits. */
+const living = new Set<ChildProcess>()
+process.on('exit', () => {
+  for (const child of living) child.kill('SIGKILL')
+})
+
+/**
+ * Opens an engine on `device`. An idle engine does not keep the process alive.
+ *
+ * Signals that reach the whole process group (Ctrl-C) do not end it: the caller decides. After the caller was killed
+ * without notice, it ends with the run under way.
+ */
+export async function openEngine(options: EngineOptions = {}): Promise<Engine> {
+  const { device = 'cpu', threads = availableParallelism() } = options
+  checkInteger('openEngine', 'threads', threads, 1)
+  if (!devices.includes(device)) throw unknownName('device', device, devices)
+
+  // Run from source the file is TypeScript, in the published package JavaScript.
+  const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
+  const path = fileURLToPath(new URL(`./node-process.${extension}`, import.meta.url))
+  const child = fork(path, [device, String(threads)], {
+    serialization: 'advanced',
+    // The caller's own flags (a debugger's port, `--eval`) are not meant for it.
+    execArgv: [],
+    // Its complaints would tear a progress display; the last of them explain a death.
+    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+  })
+  living.add(child)
+  const stderr = child.stderr as Socket
+  let complaint = ''
+  stderr.on('data', (chunk: Buffer) => {
+    complaint = (complaint + chunk).slice(-2000)
+  })
+  const gone = new Promise<FoveaError>(resolve => {
+    const over = (how: string): void => {
+      living.delete(child)
+      const last = complaint.trim().split('\n').at(-1)
+      resolve(new FoveaError(`the engine's process ended unexpectedly (${how})${last ? `: ${last}` : ''}`))
+    }
+    child.once('error', error => over(error.message))
+    child.once('exit', (code, signal) => {
+      const how = signal === 'SIGKILL' ? 'killed: often for want of memory' : (signal ?? `exit code ${code}`)
+      stderr.ref()
+      if (stderr.closed) over(how)
+      else stderr.once('close', () => over(how))
+    })
+  })
+
+  const greeting = await Promise.race([
+    gone,
+    new Promise<Greeting>(resolve => child.once('message', message => resolve(message as Greeting))),
+  ])
+  if (greeting instanceof FoveaError) throw greeting
+  if ('failure' in greeting) {
+    child.disconnect()
+    throw new FoveaError(`onnxruntime-node cannot be loaded: ${greeting.failure}`)
+  }
+
+  const keepAlive = (awaiting: boolean): void => {
+    if (awaiting) {
+      child.ref()
+      child.channel?.ref()
+    } else {
+      child.unref()
+      child.channel?.unref()
+    }
+  }
+  const client = new Client(device, threads, `onnxruntime-node ${greeting.version}`, {
+    // A message that cannot be sent is answered by `gone`.
+    send: message => child.send(message, () => {}),
+    busy: keepAlive,
+    async end() {
+      child.ref()
+      if (child.connected) child.disconnect()
+      await gone
+    },
+  })
+  child.on('message', message => client.receive(message as Reply))
+  void gone.then(error => client.fail(error))
+  stderr.unref()
+  keepAlive(false)
+
+  if (device !== 'cpu') await checkDevice(client, greeting)
+  return client
+}
+
+/** Only the creation of a session tells whether the device's library, driver and hardware are there. */
+async function checkDevice(engine: Engine, { version, backends }: Extract<Greeting, { version: string }>) {
+  const program = await engine.load(encodeModel(probe)).catch(async (error: Error) => {
+    await engine.close()
+    const platform = `${process.platform} ${process.arch}`
+    const supported = backends
+      .filter(({ name }) => devices.includes(name as Device))
+      .map(({ name, bundled }) => (bundled ? name : `${name} (its libraries are installed separately)`))
+    throw new UsageError(
+      `device "${engine.device}" is not available: ${error.message}; ` +
+        `onnxruntime-node ${version} on ${platform} knows ${supported.join(', ')}`,
+    )
+  })
+  await program.release()
+}
+
+const scalar = { dtype: 'float32', shape: [1] } as const
+const probe: OnnxModel = {
+  irVersion: 9,
+  producer: 'fovea',
+  opsets: [{ domain: '', version: 18 }],
+  graph: {
+    name: 'probe',
+    nodes: [{ op: 'Neg', inputs: ['x'], outputs: ['y'], attributes: {} }],
+    initializers: [],
+    inputs: [{ name: 'x', ...scalar }],
+    outputs: [{ name: 'y', ...scalar }],
+  },
+}

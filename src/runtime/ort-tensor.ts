@@ -1,0 +1,23 @@
+/** Host tensors to and from ONNX Runtime's. */
+import type { Tensor } from 'onnxruntime-node'
+import { FoveaError } from '../util/errors.ts'
+import { arrayTypes, type DType, type HostTensor, type TensorData } from '../util/host-tensor.ts'
+
+/**
+ * ONNX Runtime reads `tensor`'s memory during each run. Some of its sums begin at the next multiple of 16 bytes, so
+ * that their bits depend on the address: values that a message left at an odd place move to memory of their own.
+ */
+export function ortTensorOf(
+  ort: { readonly Tensor: typeof Tensor },
+  { dtype, shape, data }: HostTensor,
+): Tensor {
+  const aligned = data.byteOffset % 16 === 0 ? data : data.slice()
+  return new ort.Tensor(dtype, aligned as Float32Array, [...shape])
+}
+
+/** Shares memory with `tensor`. */
+export function hostTensorOf(tensor: Tensor, name: string): HostTensor {
+  if (!Object.hasOwn(arrayTypes, tensor.type))
+    throw new FoveaError(`"${name}" has ONNX's type ${tensor.type}, which Fovea does not hold`)
+  return { dtype: tensor.type as DType, shape: tensor.dims, data: tensor.data as TensorData }
+}

@@ -1,0 +1,43 @@
+/** What travels between an engine's client and its host. Everything here can be cloned structurally. */
+import type { DType, HostTensor, Shape } from '../util/host-tensor.ts'
+
+export type Tensors = Readonly<Record<string, HostTensor>>
+export type Names = Readonly<Record<string, string>>
+
+export type Request =
+  /** A piece of a tensor: large ones come in several, and are stored with the last one. */
+  | {
+      readonly op: 'write'
+      readonly name: string
+      readonly dtype: DType
+      readonly shape: Shape
+      readonly offset: number
+      readonly bytes: Uint8Array
+    }
+  | { readonly op: 'read'; readonly names: readonly string[] }
+  | { readonly op: 'free'; readonly names: readonly string[] }
+  | { readonly op: 'load'; readonly bytes: Uint8Array }
+  | {
+      readonly op: 'run'
+      readonly program: number
+      readonly feeds: Tensors
+      readonly bind: Names
+      readonly keep: Names
+    }
+  | { readonly op: 'release'; readonly program: number }
+
+export interface Message {
+  readonly id: number
+  readonly request: Request
+}
+
+/** The answer to a `load`. */
+export interface Loaded {
+  readonly program: number
+  readonly inputs: readonly string[]
+  readonly outputs: readonly string[]
+}
+
+export type Reply =
+  | { readonly id: number; readonly result: unknown }
+  | { readonly id: number; readonly error: { readonly usage: boolean; readonly message: string } }

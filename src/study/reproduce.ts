@@ -1,0 +1,161 @@
+/** A paper's protocol as trials, a pool of engines that runs them, and its claims beside what was measured. */
+import { join } from 'node:path'
+import type { DataSet } from '../data/data-set.ts'
+import type { Engine } from '../runtime/engine.ts'
+import { type Summary, summarize } from '../stats/summary.ts'
+import { Interrupted } from '../train/fit.ts'
+import type { TrainEvent, TrainingSpec } from '../train/spec.ts'
+import { runTrial, type TrialResult } from '../train/trial.ts'
+import { FoveaError } from '../util/errors.ts'
+import { architectureNamed } from '../zoo/index.ts'
+import type { Arm, Claim, Paper, Scale } from '../zoo/paper.ts'
+
+/** What a user may change of a paper's scale. */
+export interface Changes {
+  readonly seeds?: readonly number[]
+  readonly epochs?: number
+  readonly batchSize?: number
+  readonly optimizer?: TrainingSpec['optimizer']
+}
+
+/** An arm with a seed, to be run in a folder. */
+export interface PlannedTrial {
+  readonly arm: Arm
+  readonly seed: number
+  readonly spec: TrainingSpec
+  readonly directory: string
+}
+
+/** All trials of a paper at a scale: every arm with the first seed, then with the second, and so on. */
+export function planTrials(
+  paper: Paper,
+  scale: Scale,
+  dataSet: DataSet,
+  directory: string,
+  changes: Changes = {},
+): PlannedTrial[] {
+  const { training } = paper
+  const seeds = changes.seeds ?? Array.from({ length: scale.seeds }, (_, i) => i + 1)
+  const arms = paper.arms.filter(arm => scale.arms.includes(arm.name))
+  return seeds.flatMap(seed =>
+    arms.map(arm => ({
+      arm,
+      seed,
+      directory: join(directory, arm.name.replace(/[^a-z0-9-]+/g, '-').replace(/-$/, ''), `seed-${seed}`),
+      spec: {
+        model: architectureNamed(arm.architecture).build(dataSet.imageShape, dataSet.classes.length),
+        dataSet: { name: dataSet.name, hash: dataSet.hash },
+        split: { fraction: arm.fraction, validation: training.validation },
+        loss: training.loss,
+        optimizer: changes.optimizer ?? training.optimizer,
+        batchSize: changes.batchSize ?? training.batchSize,
+        epochs: changes.epochs ?? scale.epochs,
+        seed,
+      },
+    })),
+  )
+}
+
+/** What happens to a trial of a pool. */
+export type StudyEvent =
+  | { readonly type: 'begin'; readonly trial: PlannedTrial }
+  | { readonly type: 'train'; readonly trial: PlannedTrial; readonly event: TrainEvent }
+  | { readonly type: 'end'; readonly trial: PlannedTrial; readonly result: TrialResult }
+  | { readonly type: 'failed'; readonly trial: PlannedTrial; readonly message: string }
+
+export interface PoolOptions {
+  /** Opens an engine; each runs one trial at a time. */
+  readonly openEngine: () => Promise<Engine>
+  /** Trials at a time. */
+  readonly workers: number
+  /** Go on from the checkpoints that the folders hold. */
+  readonly resume: boolean
+  readonly onEvent?: (event: StudyEvent) => void
+  readonly signal?: AbortSignal
+}
+
+/**
+ * Runs trials on a pool of engines. A trial that fails (diverges, say) does not end the others; an interruption ends all.
+ *
+ * @returns the results of the trials that ended well
+ */
+export async function runTrials(
+  trials: readonly PlannedTrial[],
+  dataSet: DataSet,
+  options: PoolOptions,
+): Promise<readonly { readonly trial: PlannedTrial; readonly result: TrialResult }[]> {
+  const waiting = [...trials]
+  const done: { trial: PlannedTrial; result: TrialResult }[] = []
+  const emit = options.onEvent ?? (() => {})
+  const worker = async () => {
+    const engine = await options.openEngine()
+    try {
+      for (let trial = waiting.shift(); trial; trial = waiting.shift()) {
+        const current = trial
+        emit({ type: 'begin', trial })
+        try {
+          const result = await runTrial(trial.spec, dataSet, {
+            engine,
+            directory: trial.directory,
+            resume: options.resume,
+            onEvent: event => emit({ type: 'train', trial: current, event }),
+            ...(options.signal ? { signal: options.signal } : {}),
+          })
+          done.push({ trial, result })
+          emit({ type: 'end', trial, result })
+        } catch (error) {
+          if (!(error instanceof FoveaError) || error instanceof Interrupted || error.exitCode === 2)
+            throw error
+          emit({ type: 'failed', trial, message: error.message })
+        }
+      }
+    } finally {
+      await engine.close()
+    }
+  }
+  const outcomes = await Promise.allSettled(
+    Array.from({ length: Math.min(options.workers, trials.length) }, worker),
+  )
+  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason
+  return done
+}
+
+/** A claim beside what was measured. */
+export interface Comparison {
+  readonly arm: string
+  readonly claim: Claim | undefined
+  /** Test accuracies by seed, fractions. */
+  readonly accuracies: readonly { readonly seed: number; readonly accuracy: number }[]
+  readonly test: Summary | undefined
+  /** Training accuracy of the last epoch. */
+  readonly train: Summary | undefined
+  readonly parameters: number | undefined
+  readonly imagesPerSecond: number | undefined
+}
+
+/** One line for each arm that was run, in the paper's order. */
+export function compareClaims(
+  paper: Paper,
+  trials: readonly PlannedTrial[],
+  results: readonly { readonly trial: PlannedTrial; readonly result: TrialResult }[],
+): Comparison[] {
+  const arms = paper.arms.filter(arm => trials.some(trial => trial.arm.name === arm.name))
+  return arms.map(arm => {
+    const mine = results
+      .filter(({ trial }) => trial.arm.name === arm.name)
+      .sort((a, b) => a.trial.seed - b.trial.seed)
+      .map(({ result }) => result)
+    const some = mine.length > 0
+    return {
+      arm: arm.name,
+      claim: paper.claims.find(claim => claim.arm === arm.name),
+      accuracies: mine.map(({ seed, test }) => ({ seed, accuracy: test.accuracy })),
+      test: some ? summarize(mine.map(({ test }) => test.accuracy)) : undefined,
+      train: some ? summarize(mine.map(({ epochs }) => epochs.at(-1)!.trainAccuracy)) : undefined,
+      parameters: mine[0]?.parameters,
+      imagesPerSecond: some
+        ? summarize(mine.map(({ epochs }) => epochs.at(-1)!.imagesPerSecond)).mean
+        : undefined,
+    }
+  })
+}

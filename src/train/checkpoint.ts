@@ -1,0 +1,148 @@
+/** Checkpoints: all that a trial needs to go on, in one safetensors file. */
+import { readFile } from 'node:fs/promises'
+import { z } from 'zod'
+import { FoveaError } from '../util/errors.ts'
+import type { HostTensor } from '../util/host-tensor.ts'
+import { writeFileAtomic } from './files.ts'
+import { decodeSafetensors, encodeSafetensors } from './safetensors.ts'
+import { type EpochRecord, specHash, type TrainingSpec } from './spec.ts'
+
+/** Where a trial stands, besides its tensors. */
+export interface Position {
+  /** Epochs done. */
+  readonly epoch: number
+  /** Steps done of the epoch under way. */
+  readonly step: number
+  /** Steps done in all. */
+  readonly updates: number
+  /** Of the epoch under way: sums over images, in float64, and seconds. */
+  readonly running: {
+    readonly loss: number
+    readonly correct: number
+    readonly images: number
+    readonly seconds: number
+  }
+  readonly history: readonly EpochRecord[]
+  readonly best: { readonly epoch: number; readonly value: number } | undefined
+  /** True once all epochs are done, or early stopping has ended them. */
+  readonly done: boolean
+}
+
+export interface Checkpoint {
+  readonly spec: TrainingSpec
+  readonly position: Position
+  /** Parameters, buffers and optimizer slots by name. */
+  readonly state: Readonly<Record<string, HostTensor>>
+  /** The best epoch's parameters and buffers, where early stopping keeps them. */
+  readonly best: Readonly<Record<string, HostTensor>> | undefined
+}
+
+const BEST = 'best/'
+const FORMAT = 'fovea checkpoint 1'
+
+/** Writes a checkpoint under a temporary name and renames it: a reader finds the old one or the new one, whole. */
+export async function saveCheckpoint(
+  path: string,
+  { spec, position, state, best }: Checkpoint,
+): Promise<void> {
+  const kept = Object.fromEntries(Object.entries(best ?? {}).map(([name, value]) => [BEST + name, value]))
+  const metadata = { format: FORMAT, spec: JSON.stringify(spec), position: JSON.stringify(position) }
+  await writeFileAtomic(path, encodeSafetensors({ ...state, ...kept }, metadata))
+}
+
+const recordSchema = z.object({
+  epoch: z.number(),
+  learningRate: z.number(),
+  trainLoss: z.number(),
+  trainAccuracy: z.number(),
+  validationLoss: z.number().optional(),
+  validationAccuracy: z.number().optional(),
+  seconds: z.number(),
+  imagesPerSecond: z.number(),
+})
+
+const positionSchema = z.object({
+  epoch: z.number(),
+  step: z.number(),
+  updates: z.number(),
+  running: z.object({ loss: z.number(), correct: z.number(), images: z.number(), seconds: z.number() }),
+  history: z.array(recordSchema),
+  best: z.object({ epoch: z.number(), value: z.number() }).optional(),
+  done: z.boolean(),
+})
+
+const specSchema = z.looseObject({
+  model: z.looseObject({
+    name: z.string(),
+    input: z.array(z.number()),
+    layers: z.array(z.unknown()),
+    output: z.string(),
+  }),
+  dataSet: z.object({ name: z.string(), hash: z.string() }),
+  split: z.looseObject({}),
+  loss: z.looseObject({ loss: z.string() }),
+  optimizer: z.looseObject({ optimizer: z.string() }),
+  batchSize: z.number(),
+  epochs: z.number(),
+  seed: z.number(),
+})
+
+/**
+ * Reads a checkpoint.
+ *
+ * @throws FoveaError where the file is missing, truncated, or no checkpoint of Fovea
+ */
+export async function loadCheckpoint(path: string): Promise<Checkpoint> {
+  const bytes = await readFile(path).catch((error: NodeJS.ErrnoException) => {
+    throw new FoveaError(
+      error.code === 'ENOENT'
+        ? `no checkpoint at ${path}`
+        : `${path}: cannot be read (${error.code ?? error.message})`,
+    )
+  })
+  const { tensors, metadata } = decodeSafetensors(bytes, path)
+  if (metadata.format !== FORMAT)
+    throw new FoveaError(
+      `${path}: expected a checkpoint of Fovea ("${FORMAT}"), received "${metadata.format ?? 'none'}"`,
+    )
+  const spec = parsed(specSchema, metadata.spec, path, 'spec') as unknown as TrainingSpec
+  const position = parsed(positionSchema, metadata.position, path, 'position') as unknown as Position
+  const state: Record<string, HostTensor> = {}
+  const best: Record<string, HostTensor> = {}
+  for (const [name, value] of Object.entries(tensors)) {
+    if (name.startsWith(BEST)) best[name.slice(BEST.length)] = value
+    else state[name] = value
+  }
+  return { spec, position, state, best: Object.keys(best).length > 0 ? best : undefined }
+}
+
+function parsed<T>(schema: z.ZodType<T>, text: string | undefined, path: string, what: string): T {
+  let value: unknown
+  try {
+    value = JSON.parse(text ?? '')
+  } catch {
+    throw new FoveaError(`${path}: its ${what} is not JSON: the checkpoint is damaged`)
+  }
+  const result = schema.safeParse(value)
+  if (result.success) return result.data
+  const [issue] = result.error.issues
+  throw new FoveaError(`${path}: its ${what} is damaged at "${issue?.path.join('.')}": ${issue?.message}`)
+}
+
+/** Throws unless a checkpoint belongs to this specification; only the number of epochs may differ. */
+export function checkResumable(path: string, checkpoint: Checkpoint, spec: TrainingSpec): void {
+  const alike = (other: TrainingSpec) => specHash({ ...other, epochs: 0 })
+  if (alike(checkpoint.spec) === alike(spec)) return
+  const differing = Object.keys(spec).filter(
+    name =>
+      name !== 'epochs' &&
+      JSON.stringify(spec[name as keyof TrainingSpec]) !==
+        JSON.stringify(checkpoint.spec[name as keyof TrainingSpec]),
+  )
+  const [name = 'specification'] = differing
+  const show = (of: TrainingSpec) =>
+    name === 'model' ? `"${of.model.name}"` : JSON.stringify(of[name as keyof TrainingSpec])
+  throw new FoveaError(
+    `${path}: a checkpoint of another trial: its ${name} is ${show(checkpoint.spec)}, expected ${show(spec)}`,
+  )
+}

@@ -1,0 +1,76 @@
+/** Evaluation of a model's current state on some images. */
+import { compileEvaluation, type EvaluateProgram } from '../compile/evaluate-program.ts'
+import type { Loss } from '../nn/losses.ts'
+import type { Model } from '../nn/model.ts'
+import type { Engine, Program } from '../runtime/engine.ts'
+import { hostTensor } from '../util/host-tensor.ts'
+
+/** A split's result. */
+export interface Evaluation {
+  readonly images: number
+  /** Mean over images, with the model's penalties, as in training. */
+  readonly loss: number
+  /** Fraction 0..1. */
+  readonly accuracy: number
+  /** The predicted class of each image, in the order of the indices. */
+  readonly predicted: Int32Array
+}
+
+const BATCH = 500
+
+/** Evaluates a model on an engine that holds its parameters, its buffers and the images. */
+export class Evaluator {
+  private readonly programs = new Map<number, Program>()
+  private readonly engine: Engine
+  private readonly model: Model
+  private readonly loss: Loss
+
+  constructor(engine: Engine, model: Model, loss: Loss) {
+    this.engine = engine
+    this.model = model
+    this.loss = loss
+  }
+
+  /** Evaluates the images at `indices` of a stored split: `images` and `labels` name its tensors. */
+  async evaluate(stored: { images: string; labels: string }, indices: Int32Array): Promise<Evaluation> {
+    const count = indices.length
+    const batch = Math.min(BATCH, count)
+    const whole = Math.floor(count / batch)
+    const parts = [{ batch, steps: whole, from: 0 }]
+    if (whole * batch < count) parts.push({ batch: count - whole * batch, steps: 1, from: whole * batch })
+    let loss = 0
+    let correct = 0
+    let penalty = 0
+    const predicted = new Int32Array(count)
+    for (const { batch: size, steps, from } of parts) {
+      const program = await this.program(size)
+      const result = await program.run({
+        feeds: {
+          steps: hostTensor('int64', [], [steps]),
+          order: { dtype: 'int32', shape: [steps, size], data: indices.slice(from, from + steps * size) },
+        },
+        bind: stored,
+      })
+      for (const value of result.loss!.data as Float32Array) loss += value
+      for (const value of result.correct!.data as Float32Array) correct += value
+      penalty = Number(result.penalty!.data[0])
+      predicted.set(result.predicted!.data as Int32Array, from)
+    }
+    return { images: count, loss: loss / count + penalty, accuracy: correct / count, predicted }
+  }
+
+  /** Frees the programs. */
+  async release(): Promise<void> {
+    for (const program of this.programs.values()) await program.release()
+    this.programs.clear()
+  }
+
+  private async program(batchSize: number): Promise<Program> {
+    const known = this.programs.get(batchSize)
+    if (known) return known
+    const compiled: EvaluateProgram = compileEvaluation(this.model, this.loss, batchSize)
+    const program = await this.engine.load(compiled.bytes)
+    this.programs.set(batchSize, program)
+    return program
+  }
+}

@@ -1,0 +1,89 @@
+/** What defines a trial: plain data that can be hashed, stored, and run again. */
+import type { SplitOptions } from '../data/split.ts'
+import type { Loss } from '../nn/losses.ts'
+import type { Model } from '../nn/model.ts'
+import type { Optimizer } from '../nn/optimizers.ts'
+import { checkInteger, checkRange, UsageError } from '../util/errors.ts'
+import { hashJson } from '../util/hash.ts'
+
+/** Stops training when the validation split no longer improves. */
+export interface EarlyStopping {
+  readonly monitor: 'loss' | 'accuracy'
+  /** Epochs without improvement before stopping. */
+  readonly patience: number
+  /** What counts as improvement. Default: 0. */
+  readonly minDelta?: number
+}
+
+export interface TrainingSpec {
+  readonly model: Model
+  readonly dataSet: { readonly name: string /** SHA-256 of images and labels. */; readonly hash: string }
+  readonly split: Omit<SplitOptions, 'seed'>
+  readonly loss: Loss
+  readonly optimizer: Optimizer
+  readonly batchSize: number
+  readonly epochs: number
+  readonly seed: number
+  /** With it, the parameters of the best epoch are restored at the end. Default: none. */
+  readonly earlyStopping?: EarlyStopping
+}
+
+/** Throws a UsageError where a number of the specification is out of range. */
+export function checkSpec(spec: TrainingSpec): void {
+  checkInteger('train', 'epochs', spec.epochs, 1)
+  checkInteger('train', 'batchSize', spec.batchSize, 1)
+  checkInteger('train', 'seed', spec.seed, 0)
+  if (!spec.earlyStopping) return
+  checkInteger('earlyStopping', 'patience', spec.earlyStopping.patience, 0)
+  checkRange('earlyStopping', 'minDelta', spec.earlyStopping.minDelta ?? 0, 0)
+  if (spec.split.validation === 0)
+    throw new UsageError('earlyStopping: expected a validation split to watch, received validation 0')
+}
+
+/** Identifies what is trained: equal specifications have equal hashes. */
+export const specHash = (spec: TrainingSpec): string => hashJson(spec)
+
+/** What an epoch gave. Accuracies are fractions 0..1; losses are means over images, with the model's penalties. */
+export interface EpochRecord {
+  /** From 1. */
+  readonly epoch: number
+  /** Of the epoch's last step. */
+  readonly learningRate: number
+  /** Means over the epoch's minibatches, as they were before each update. */
+  readonly trainLoss: number
+  readonly trainAccuracy: number
+  readonly validationLoss?: number
+  readonly validationAccuracy?: number
+  /** Training alone, without the validation. */
+  readonly seconds: number
+  readonly imagesPerSecond: number
+}
+
+/** What happens while a trial runs. */
+export type TrainEvent =
+  | {
+      readonly type: 'begin'
+      readonly parameters: number
+      readonly trainImages: number
+      readonly validationImages: number
+      readonly stepsPerEpoch: number
+      /** Where a resumed trial goes on. */
+      readonly epoch: number
+      readonly step: number
+    }
+  | {
+      readonly type: 'progress'
+      readonly epoch: number
+      readonly epochs: number
+      readonly step: number
+      readonly stepsPerEpoch: number
+      /** Running means of the epoch. */
+      readonly loss: number
+      readonly accuracy: number
+      readonly imagesPerSecond: number
+      /** Estimated seconds until all epochs are done. */
+      readonly secondsLeft: number
+    }
+  | { readonly type: 'epoch'; readonly record: EpochRecord; readonly epochs: number }
+  | { readonly type: 'checkpoint'; readonly path: string }
+  | { readonly type: 'stopped'; readonly epoch: number; readonly bestEpoch: number }

@@ -1,0 +1,148 @@
+/** One trial in a folder of its own: train, keep a checkpoint, read the test split once at the end. */
+import { mkdir, readFile, stat } from 'node:fs/promises'
+import { availableParallelism, cpus } from 'node:os'
+import { join } from 'node:path'
+import type { DataSet } from '../data/data-set.ts'
+import type { Engine } from '../runtime/engine.ts'
+import { FoveaError, UsageError } from '../util/errors.ts'
+import { type Checkpoint, loadCheckpoint } from './checkpoint.ts'
+import { Evaluator } from './evaluate.ts'
+import { writeFileAtomic } from './files.ts'
+import { type FitOptions, fit, storeTrainingImages } from './fit.ts'
+import { type EpochRecord, specHash, type TrainingSpec } from './spec.ts'
+import { foveaVersion } from './version.ts'
+
+/** The document that a finished trial leaves as `result.json`, and that `fovea train --json` prints. */
+export interface TrialResult {
+  readonly fovea: string
+  readonly model: string
+  readonly dataSet: { readonly name: string; readonly hash: string; readonly source: string }
+  readonly seed: number
+  /** Number of trained values. */
+  readonly parameters: number
+  readonly epochs: readonly EpochRecord[]
+  /** The epoch whose parameters were kept and tested. */
+  readonly epoch: number
+  readonly test: { readonly images: number; readonly loss: number; readonly accuracy: number }
+  /** Seconds of training, without validation, test and loading. */
+  readonly seconds: number
+  readonly checkpoint: string
+  readonly device: string
+  readonly threads: number
+  readonly runtime: string
+  readonly programHash: string
+  readonly specHash: string
+  readonly machine: {
+    readonly cpu: string
+    readonly cores: number
+    readonly platform: string
+    readonly node: string
+  }
+  readonly spec: TrainingSpec
+}
+
+export interface TrialOptions extends Pick<FitOptions, 'engine' | 'onEvent' | 'signal'> {
+  /** Made where it does not exist. */
+  readonly directory: string
+  /** Go on from the folder's checkpoint, if it has one. Default: false: a folder that holds a trial is refused. */
+  readonly resume?: boolean
+  /** Between checkpoints. Default: 15. */
+  readonly everySeconds?: number
+}
+
+export const checkpointIn = (directory: string): string => join(directory, 'checkpoint.safetensors')
+const resultIn = (directory: string): string => join(directory, 'result.json')
+
+const STORED_TEST = { images: 'data/test/images', labels: 'data/test/labels' }
+
+/**
+ * Runs a trial, or goes on with it. A trial that has ended already is not run again: its result is read.
+ *
+ * @throws UsageError where the folder holds a trial and `resume` was not asked for; otherwise as `fit`
+ */
+export async function runTrial(
+  spec: TrainingSpec,
+  dataSet: DataSet,
+  options: TrialOptions,
+): Promise<TrialResult> {
+  const { directory, engine, resume = false, everySeconds } = options
+  const path = checkpointIn(directory)
+  const exists = await stat(path).then(
+    () => true,
+    () => false,
+  )
+  if (exists && !resume)
+    throw new UsageError(
+      `${directory} holds a trial already; expected a new folder, or --resume ${directory}`,
+    )
+  await mkdir(directory, { recursive: true }).catch((error: NodeJS.ErrnoException) => {
+    throw new FoveaError(`${directory}: the folder cannot be made (${error.code ?? error.message})`)
+  })
+  await storeTrainingImages(engine, dataSet)
+  const checkpoint = exists ? await loadCheckpoint(path) : undefined
+  const fitted = await fit(spec, dataSet, {
+    engine,
+    checkpoint: { path, ...(everySeconds === undefined ? {} : { everySeconds }) },
+    ...(options.onEvent ? { onEvent: options.onEvent } : {}),
+    ...(options.signal ? { signal: options.signal } : {}),
+    ...(checkpoint ? { resume: checkpoint } : {}),
+  })
+  const test = await evaluateTest(engine, spec, dataSet)
+  const result: TrialResult = {
+    fovea: foveaVersion,
+    model: spec.model.name,
+    dataSet: { name: dataSet.name, hash: dataSet.hash, source: dataSet.source },
+    seed: spec.seed,
+    parameters: fitted.parameters,
+    epochs: fitted.history,
+    epoch: fitted.epoch,
+    test,
+    seconds: fitted.history.reduce((sum, record) => sum + record.seconds, 0),
+    checkpoint: path,
+    device: engine.device,
+    threads: engine.threads,
+    runtime: engine.version,
+    programHash: fitted.programHash,
+    specHash: specHash(spec),
+    machine: {
+      cpu: cpus()[0]?.model ?? 'unknown',
+      cores: availableParallelism(),
+      platform: `${process.platform} ${process.arch}`,
+      node: process.version,
+    },
+    spec,
+  }
+  await writeFileAtomic(resultIn(directory), `${JSON.stringify(result, undefined, 2)}\n`)
+  return result
+}
+
+/** The result of a trial that has ended, or undefined. */
+export async function readResult(directory: string): Promise<TrialResult | undefined> {
+  const text = await readFile(resultIn(directory), 'utf8').catch(() => undefined)
+  return text === undefined ? undefined : (JSON.parse(text) as TrialResult)
+}
+
+/** Evaluates the model that an engine holds on a data set's test split. */
+export async function evaluateTest(
+  engine: Engine,
+  spec: Pick<TrainingSpec, 'model' | 'loss'>,
+  dataSet: DataSet,
+): Promise<TrialResult['test']> {
+  const { images, labels, count } = dataSet.test
+  await engine.write({ [STORED_TEST.images]: images, [STORED_TEST.labels]: labels })
+  const evaluator = new Evaluator(engine, spec.model, spec.loss)
+  try {
+    const all = Int32Array.from({ length: count }, (_, i) => i)
+    const { loss, accuracy } = await evaluator.evaluate(STORED_TEST, all)
+    return { images: count, loss, accuracy }
+  } finally {
+    await evaluator.release()
+    await engine.free(Object.values(STORED_TEST))
+  }
+}
+
+/** The trained values of a trial: those of its best epoch where early stopping kept them, else the last. */
+export function trainedValues({ state, best }: Checkpoint): Checkpoint['state'] {
+  if (best) return best
+  return Object.fromEntries(Object.entries(state).filter(([name]) => !name.startsWith('optimizer/')))
+}

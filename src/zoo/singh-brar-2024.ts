@@ -1,0 +1,127 @@
+/**
+ * Eknoor Singh and Gurman Brar, "Improvement of Basic CNN Via Biological Mechanism Imitation For Classification of
+ * Fashion MNIST Dataset", University of Waterloo, April 22, 2024.
+ *
+ * The paper states: Conv2D with relu, a max-pooling layer, flatten, two dense layers; in the sparse network a random
+ * sparse layer in the place of the first dense layer; in the third the convolution's outputs inhibited by their
+ * neighbours. Training and validation loss over 50 epochs (its figures: 70), on 25 % and 100 % of the data.
+ */
+import { bernoulli, lateralInhibition, sparseDense } from '../nn/brain/index.ts'
+import {
+  adam,
+  conv2d,
+  crossEntropy,
+  dense,
+  flatten,
+  type Layer,
+  maxPooling2d,
+  rescaling,
+  sequential,
+} from '../nn/index.ts'
+import type { Architecture, Paper } from './paper.ts'
+
+const FILTERS = 32
+const HIDDEN_UNITS = 128
+const DENSITY = 0.1
+
+function architecture(
+  kind: string,
+  title: string,
+  assumed: readonly string[],
+  inhibition: readonly Layer[],
+  hidden: () => Layer,
+): Architecture {
+  const name = `singh-brar/${kind}`
+  return {
+    name,
+    title,
+    paper: 'singh-brar-2024',
+    assumed: [
+      `${FILTERS} filters of 3x3, "valid"; pooling 2x2`,
+      `a hidden layer of ${HIDDEN_UNITS}, relu`,
+      ...assumed,
+    ],
+    build: (input, classes) =>
+      sequential(
+        [
+          rescaling({ scale: 1 / 255 }),
+          conv2d({ name: 'conv', filters: FILTERS, kernelSize: 3, activation: 'relu' }),
+          ...inhibition,
+          maxPooling2d({ name: 'pool' }),
+          flatten(),
+          hidden(),
+          dense({ name: 'logits', units: classes }),
+        ],
+        { name, input },
+      ),
+  }
+}
+
+const denseHidden = () => dense({ name: 'hidden', units: HIDDEN_UNITS, activation: 'relu' })
+
+const basic = architecture('basic', 'Basic CNN', [], [], denseHidden)
+
+const sparse = architecture(
+  'sparse',
+  'Sparse-connectivity CNN',
+  [`each connection of the hidden layer is kept with probability ${DENSITY}, drawn once`],
+  [],
+  () =>
+    sparseDense({
+      name: 'hidden',
+      units: HIDDEN_UNITS,
+      connectivity: bernoulli({ density: DENSITY }),
+      activation: 'relu',
+    }),
+)
+
+const inhibited = architecture(
+  'lateral-inhibition',
+  'Lateral-inhibition CNN',
+  ['inhibition is subtractive, in space, from a Gaussian neighbourhood of radius 2, of fixed strength 0.1'],
+  [lateralInhibition({ name: 'inhibition', radius: 2, strength: 0.1 })],
+  denseHidden,
+)
+
+const arms = [basic, sparse, inhibited].flatMap(({ name }) => {
+  const short = name.replace('singh-brar/', '')
+  return [
+    { name: short, architecture: name, fraction: 1 },
+    { name: `${short}, 25 %`, architecture: name, fraction: 0.25 },
+  ]
+})
+const whole = arms.filter(arm => arm.fraction === 1).map(arm => arm.name)
+
+const claim = (arm: string, accuracy: number) => ({ arm, accuracy, place: 'Table 1' })
+
+export const singhBrar2024: Paper = {
+  id: 'singh-brar-2024',
+  citation:
+    'E. Singh and G. Brar, "Improvement of Basic CNN Via Biological Mechanism Imitation For Classification of Fashion MNIST Dataset", University of Waterloo, 2024',
+  question: 'Do sparse connectivity and lateral inhibition help a small CNN on Fashion-MNIST?',
+  architectures: [basic, sparse, inhibited],
+  arms,
+  training: { optimizer: adam(), loss: crossEntropy(), batchSize: 32, validation: 0.1 },
+  assumed: [
+    'Adam with a learning rate of 0.001, minibatches of 32, cross-entropy',
+    '10 % of the training images, stratified, are held out for validation; the last epoch is tested',
+    '"25 %": trained on a stratified quarter of the training images, tested on all 10,000 test images (section 3.1)',
+  ],
+  scales: {
+    smoke: { dataSet: 'fashion-mnist-subset', epochs: 2, seeds: 2, arms: whole },
+    quick: { dataSet: 'fashion-mnist', epochs: 2, seeds: 3, arms: whole },
+    paper: { dataSet: 'fashion-mnist', epochs: 50, seeds: 5, arms: arms.map(arm => arm.name) },
+  },
+  claims: [
+    claim('basic', 0.9999),
+    claim('sparse', 0.9873),
+    claim('lateral-inhibition', 1),
+    claim('basic, 25 %', 0.9265),
+    claim('sparse, 25 %', 0.9133),
+    claim('lateral-inhibition, 25 %', 0.9271),
+  ],
+  remarks: [
+    'The best result known on this test set is 96.91 % (Tanveer 2020): the claims near 100 % are above it.',
+    'The paper gives one run for each network; here each seed draws its own weights, split and order.',
+  ],
+}
