@@ -1,6 +1,6 @@
 /**
- * Makes assets/fashion-mnist-subset/ from the whole of Fashion-MNIST: 200 training and 50 test images a class, drawn with seed 0
- * and kept in their original order. The same input gives the same images.
+ * Makes assets/fashion-mnist-subset/ from the whole of Fashion-MNIST: 200 training and 50 test images a
+ * class, drawn with seed 0 and kept in their original order. The same input gives the same images.
  *
  *   node scripts/make-subset.ts [FOLDER WITH THE FOUR FILES]
  */

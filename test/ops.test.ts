@@ -6,7 +6,7 @@ import { conv } from '../src/graph/ops/conv.ts'
 import * as elementwise from '../src/graph/ops/elementwise.ts'
 import { gather, oneHot, randomMask } from '../src/graph/ops/gather.ts'
 import { softmaxCrossEntropy } from '../src/graph/ops/loss.ts'
-import { batchOutward } from '../src/graph/ops/pool.ts'
+import { batchInward, batchOutward, maxPool } from '../src/graph/ops/pool.ts'
 import * as reduce from '../src/graph/ops/reduce.ts'
 import * as shape from '../src/graph/ops/shape.ts'
 import { constant, input } from '../src/graph/ops/source.ts'
@@ -180,6 +180,7 @@ test('messages', () => {
     () => elementwise.max(1, 2),
     () => elementwise.equal(x(2, 3), x(3, 3)),
     () => elementwise.less(x(2, 3), x(3, 3)),
+    () => elementwise.equal(x(2), whole(2)),
     () => shape.reshape(x(2, 3), [4, 2]),
     () => shape.reshape(x(2, 3), [4, -1]),
     () => shape.reshape(x(2, 3), [-1, -1]),
@@ -215,7 +216,102 @@ test('messages', () => {
     () => conv(x(5, 5, 2, 3), x(3, 3, 2, 8), undefined, window([5, 5], [3, 3]), 2),
     () => conv(x(5, 5, 3), x(3, 3, 3, 8), undefined, window([5, 5], [3, 3])),
     () => window([2, 5], [3, 3]),
+    () => batchInward(x(2, 3)),
     () => batchOutward(x(2, 3)),
+    () => maxPool(x(5, 5, 3), window([5, 5], [3, 3])),
   ]
-  expect(messages.map(errorOf).join('\n')).toMatchInlineSnapshot()
+  expect(messages.map(errorOf).join('\n')).toMatchInlineSnapshot(`
+    "UsageError: Add: shapes [2, 3] and [2] do not broadcast
+    UsageError: Mul: expected tensors of one dtype, received float32 and int32
+    UsageError: Max: expected at least one tensor
+    UsageError: Equal: shapes [2, 3] and [3, 3] do not broadcast
+    UsageError: Less: shapes [2, 3] and [3, 3] do not broadcast
+    UsageError: Equal: expected tensors of one dtype, received float32 and int32
+    UsageError: Reshape: [2, 3] has 6 values, [4, 2] has 8
+    UsageError: Reshape: the values of [2, 3] cannot fill [4, -1]
+    UsageError: Reshape: [2, 3] has 6 values, [6, 6] has 36
+    UsageError: Transpose: [0, 0] is no permutation of the axes of [2, 3]
+    UsageError: Transpose: [1, 2] is no permutation of the axes of [2, 3]
+    UsageError: Transpose: [1, 0, 2] is no permutation of the axes of [2, 3]
+    UsageError: Expand: shapes [2, 3] and [2, 4] do not broadcast
+    UsageError: Expand: [2, 3] cannot be expanded to [3]
+    UsageError: Concat: shapes [2, 3] and [3, 3] differ outside axis 1
+    UsageError: Concat: shapes [2, 3] and [2] differ outside axis 0
+    UsageError: Concat: expected tensors of one dtype, received float32 and int32
+    UsageError: Concat: axis 2 is out of range for a tensor of rank 2
+    UsageError: Split: sizes [1, 1] do not add up to 3, axis 1 of [2, 3]
+    UsageError: Split: axis -3 is out of range for a tensor of rank 2
+    UsageError: Slice: 4 values from 2 by 1 do not fit in 5, axis 0 of [5]
+    UsageError: Slice: 3 values from 1 by 2 do not fit in 5, axis 0 of [5]
+    UsageError: Slice: 2 values from -1 by 1 do not fit in 5, axis 0 of [5]
+    UsageError: Slice: axis 1 is out of range for a tensor of rank 1
+    UsageError: Pad: expected counts of at least 0, received [-1] and [0]
+    UsageError: ReduceSum: axis 2 is out of range for a tensor of rank 2
+    UsageError: ReduceMax: axis -3 is out of range for a tensor of rank 2
+    UsageError: TopK: expected k between 1 and 3, received 4 (input [2, 3])
+    UsageError: TopK: expected k between 1 and 3, received 0 (input [2, 3])
+    UsageError: MatMul: [2, 3] and [2, 3] do not match
+    UsageError: MatMul: [2, 3]' and [2, 3]' do not match
+    UsageError: MatMul: expected a matrix, received [3]
+    UsageError: MatMul: shapes [2] and [3] do not broadcast
+    UsageError: oneHot: expected labels of shape [N], received [2, 1]
+    UsageError: Gather: expected indices of int32 or int64, received float32
+    UsageError: RandomMask: expected tensors of one dtype, received int32 and uint32
+    UsageError: SoftmaxCrossEntropy: expected logits and targets of one shape [N, classes], received [2, 3] and [2]
+    UsageError: conv: a kernel of shape [3, 3, 4, 8] expects 4 input channels, received 3 (input [H, W, N, C] [5, 5, 2, 3])
+    UsageError: conv: a kernel of shape [3, 3, 2, 8] in 2 groups expects 4 input channels, received 3 (input [H, W, N, C] [5, 5, 2, 3])
+    UsageError: conv: a kernel of shape [3, 3, 3, 8] expects 3 input channels, received undefined (input [H, W, N, C] [5, 5, 3])
+    UsageError: conv2d "conv1": a window of 3 x 3 does not fit in 2 x 5 (padding "valid")
+    UsageError: BatchInward: expected feature maps of 4 axes, received [2, 3]
+    UsageError: BatchOutward: expected feature maps of 4 axes, received [2, 3]
+    UsageError: pooling: expected feature maps of 4 axes, received [5, 5, 3]"
+  `)
+})
+
+describe('values that are no finite numbers', () => {
+  // Long enough for ONNX Runtime's vectorized loops, and for a remainder.
+  const x = input('x', 'float32', [37])
+  const of = async (y: Tensor, value: number) => {
+    const feeds = { x: hostTensor('float32', x.shape, new Array<number>(37).fill(value)) }
+    const [result] = await evaluate([y], feeds)
+    return new Set(result!.data as Float32Array)
+  }
+  const slope = (op: (x: Tensor) => Tensor) => gradients(reduce.sumAll(op(x)), [x])[0]!
+
+  // What a diverged run passes through: each must let it be seen.
+  test.each<[string, Tensor]>([
+    ['Step', elementwise.step(x)],
+    ['Relu', elementwise.relu(x)],
+    ['LeakyRelu', elementwise.leakyRelu(x, 0.1)],
+    ['Elu', elementwise.elu(x, 1)],
+    ['Clip', elementwise.clip(x, -1, 1)],
+    ['Max', elementwise.max(x, 1)],
+    ['Min', elementwise.min(1, x)],
+    ['Sigmoid', elementwise.sigmoid(x)],
+    ['Tanh', elementwise.tanh(x)],
+    ['Softmax', reduce.softmax(x)],
+    ['LogSoftmax', reduce.logSoftmax(x)],
+    ['the gradient of Relu', slope(elementwise.relu)],
+    ['the gradient of Abs', slope(elementwise.abs)],
+    ['the gradient of Max', slope(y => elementwise.max(y, 1))],
+  ])('NaN passes through %s', async (_name, y) => {
+    expect(await of(y, Number.NaN)).toEqual(new Set([Number.NaN]))
+  })
+
+  test('NaN passes through MaxPool, wherever it stands in its window', async () => {
+    const maps = input('maps', 'float32', [2, 2, 1, 4])
+    const values = Array.from({ length: 16 }, (_, i) => (i % 5 === 0 ? Number.NaN : 1))
+    const window = windowOf('test', [2, 2], [2, 2], [2, 2], 'valid')
+    const [result] = await evaluate([maxPool(maps, window)], {
+      maps: hostTensor('float32', maps.shape, values),
+    })
+    expect([...(result!.data as Float32Array)]).toEqual([Number.NaN, Number.NaN, Number.NaN, Number.NaN])
+  })
+
+  test('Step is 1 above 0 from the smallest normal number to infinity, and 0 elsewhere', async () => {
+    for (const value of [1.2e-38, 1e-20, 1, 3e38, Infinity])
+      expect(await of(elementwise.step(x), value)).toEqual(new Set([1]))
+    for (const value of [0, -0, -1.2e-38, -1, -Infinity])
+      expect(await of(elementwise.step(x), value)).toEqual(new Set([0]))
+  })
 })

@@ -17,6 +17,8 @@ export interface EmitOptions {
   readonly prefix?: string
   /** The name by which an Input is known in this graph. Default: its own. */
   readonly inputName?: (name: string) => string
+  /** Inputs whose values other tensors of the graph have. Default: none. */
+  readonly alias?: ReadonlyMap<Tensor, Tensor>
 }
 
 /**
@@ -35,9 +37,14 @@ export function emitGraph(
   const names = new Map<Node, readonly string[]>()
   const nameOf = (tensor: Tensor) => names.get(tensor.node)![tensor.index]!
   const roots = outputs.map(output => output.tensor)
-  for (const node of topological(roots, n => (expands(n) ? expansionOf(n) : n.inputs))) {
-    if (node.op === Input) names.set(node, [inputName(node.attributes.name)])
-    else if (expands(node)) names.set(node, expansionOf(node).map(nameOf))
+  const standsFor = (node: Node): readonly Tensor[] | undefined => {
+    const other = options.alias?.get(node.outputs[0]!)
+    return other ? [other] : expands(node) ? expansionOf(node) : undefined
+  }
+  for (const node of topological(roots, n => standsFor(n) ?? n.inputs)) {
+    const others = standsFor(node)
+    if (others) names.set(node, others.map(nameOf))
+    else if (node.op === Input) names.set(node, [inputName(node.attributes.name)])
     else {
       if (!node.op.onnx) throw new Error(`${node.op.op} has no ONNX lowering`)
       const result = node.op.onnx(writer, node.inputs.map(nameOf), node)

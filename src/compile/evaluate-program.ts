@@ -34,20 +34,18 @@ export function compileEvaluation(model: Model, loss: Loss, batchSize: number): 
   const built = buildModel(model, batch.images, { training: false })
   const predicted = predictedClass(built.logits)
   const state = [...built.parameters, ...built.buffers].map(({ tensor }) => typeOf(tensor))
-  const graph = loopGraph(
-    {
-      name: `evaluate ${model.name}`,
-      shared: [...dataInputs(model, batchSize), ...state],
-      carried: [],
-      perStep: [
-        { name: 'loss', tensor: reshape(reduceSum(lossPerExample(loss, built.logits, batch.labels)), []) },
-        { name: 'correct', tensor: countCorrect(predicted, batch.labels) },
-        { name: 'predicted', tensor: predicted },
-      ],
-    },
+  const graph = loopGraph({
+    name: `evaluate ${model.name}`,
+    shared: [...dataInputs(model, batchSize), ...state],
+    carried: [],
+    perStep: [
+      { name: 'loss', tensor: reshape(reduceSum(lossPerExample(loss, built.logits, batch.labels)), []) },
+      { name: 'correct', tensor: countCorrect(predicted, batch.labels) },
+      { name: 'predicted', tensor: predicted },
+    ],
     // Added to a constant, so that a model without regularizers has the output too.
-    [{ name: 'penalty', tensor: built.penalty ? add(built.penalty, scalar(0)) : scalar(0) }],
-  )
+    end: [{ name: 'penalty', tensor: built.penalty ? add(built.penalty, scalar(0)) : scalar(0) }],
+  })
   const bytes = encodeModel(modelOf(graph))
   return { bytes, hash: hashBytes(bytes), batchSize }
 }

@@ -3,11 +3,11 @@ import type { Tensor } from '../graph/node.ts'
 import { cast, equal } from '../graph/ops/elementwise.ts'
 import { gather } from '../graph/ops/gather.ts'
 import { argMax, reduceSum } from '../graph/ops/reduce.ts'
-import { reshape } from '../graph/ops/shape.ts'
+import { concat, reshape, split } from '../graph/ops/shape.ts'
 import { input } from '../graph/ops/source.ts'
 import type { Model } from '../nn/model.ts'
 import type { OnnxGraph, OnnxNode, ValueInfo } from '../onnx/model.ts'
-import { hostTensor } from '../util/host-tensor.ts'
+import { hostTensor, sizeOf } from '../util/host-tensor.ts'
 import { emitGraph, type NamedTensor } from './emit.ts'
 
 /** An ONNX model that is ready for a runtime. */
@@ -57,26 +57,52 @@ export function countCorrect(predicted: Tensor, labels: Tensor): Tensor {
   return reshape(reduceSum(cast(equal(predicted, labels), 'float32')), [])
 }
 
+/** State that goes from step to step: an Input of the body, and its value after the step. */
+export interface Carried {
+  readonly state: Tensor
+  readonly next: Tensor
+  /** Where `state` is a vector that packs several tensors: these, as the program's callers know them. */
+  readonly members?: readonly Tensor[]
+}
+
 export interface LoopParts {
   readonly name: string
   /** Inputs that all steps read, in the order of the program's inputs. */
   readonly shared: readonly ValueInfo[]
-  /** State that goes from step to step: an Input of the body, and its value after the step. */
-  readonly carried: readonly { readonly state: Tensor; readonly next: Tensor }[]
+  readonly carried: readonly Carried[]
   /** What each step gives: stacked into [steps, ...]. */
   readonly perStep: readonly NamedTensor[]
+  /** Inputs of the body that are parts of packed state. */
+  readonly alias?: ReadonlyMap<Tensor, Tensor>
+  /** Further outputs, computed from the final state: Inputs named `next/NAME`. */
+  readonly end?: readonly NamedTensor[]
 }
 
 export const nameOfInput = (tensor: Tensor): string => tensor.node.attributes.name as string
 
+/** The tensors that a program's callers know as its state. */
+export const stateOf = (carried: readonly Carried[]): Tensor[] =>
+  carried.flatMap(({ state, members }) => members ?? [state])
+
+/** One vector of all values of several tensors. */
+export function packed(tensors: readonly Tensor[]): Tensor {
+  return concat(
+    tensors.map(tensor => reshape(tensor, [-1])),
+    0,
+  )
+}
+
+/** The inverse of `packed`: tensors of the shapes of `like`. */
+export function unpacked(vector: Tensor, like: readonly Tensor[]): Tensor[] {
+  const sizes = like.map(tensor => sizeOf(tensor.shape))
+  return split(vector, 0, sizes).map((piece, i) => reshape(piece, like[i]!.shape))
+}
+
 /**
  * The graph of a program: `steps` (int64) iterations of a body. State `NAME` enters under its own name and leaves as
- * `next/NAME`; each per-step value leaves under its name, stacked. `end` computes further outputs from the final state.
+ * `next/NAME`; each per-step value leaves under its name, stacked.
  */
-export function loopGraph(
-  { name, shared, carried, perStep }: LoopParts,
-  end: readonly NamedTensor[] = [],
-): OnnxGraph {
+export function loopGraph({ name, shared, carried, perStep, alias, end = [] }: LoopParts): OnnxGraph {
   const states = carried.map(({ state }) => state)
   const inBody = new Set(states.map(nameOfInput))
   const condition = input('condition', 'bool', [])
@@ -87,29 +113,55 @@ export function loopGraph(
       ...perStep.map(value => ({ ...value, name: `step/${value.name}` })),
     ],
     [iteration, condition, ...states],
-    { name: `${name} step`, inputName: text => (inBody.has(text) ? `step/${text}` : text) },
+    {
+      name: `${name} step`,
+      inputName: text => (inBody.has(text) ? `step/${text}` : text),
+      ...(alias ? { alias } : {}),
+    },
   )
-  const stateTypes = states.map(typeOf)
+  const packs = carried.flatMap(({ state, members }) => (members ? [{ state, members }] : []))
+  const beginning = emitGraph(
+    packs.map(({ state, members }) => ({ name: nameOfInput(state), tensor: packed(members) })),
+    [],
+    { prefix: 'begin/' },
+  )
+  const ending = emitGraph(
+    [
+      ...packs.flatMap(({ state, members }) =>
+        unpacked(input(`next/${nameOfInput(state)}`, state.dtype, state.shape), members).map((tensor, i) => ({
+          name: `next/${nameOfInput(members[i]!)}`,
+          tensor,
+        })),
+      ),
+      ...end,
+    ],
+    [],
+    { prefix: 'end/' },
+  )
   const loop: OnnxNode = {
     op: 'Loop',
-    inputs: ['steps', 'true', ...stateTypes.map(state => state.name)],
-    outputs: [...stateTypes.map(state => `next/${state.name}`), ...perStep.map(value => value.name)],
+    inputs: ['steps', 'true', ...states.map(nameOfInput)],
+    outputs: [...states.map(state => `next/${nameOfInput(state)}`), ...perStep.map(value => value.name)],
     attributes: { body: { graph: body } },
   }
-  const ending = emitGraph(end, [], { prefix: 'end/' })
+  const known = stateOf(carried).map(typeOf)
   return {
     name,
-    nodes: [loop, ...ending.nodes],
-    initializers: [{ name: 'true', tensor: hostTensor('bool', [], [1]) }, ...ending.initializers],
-    inputs: [{ name: 'steps', dtype: 'int64', shape: [] }, ...shared, ...stateTypes],
+    nodes: [...beginning.nodes, loop, ...ending.nodes],
+    initializers: [
+      { name: 'true', tensor: hostTensor('bool', [], [1]) },
+      ...beginning.initializers,
+      ...ending.initializers,
+    ],
+    inputs: [{ name: 'steps', dtype: 'int64', shape: [] }, ...shared, ...known],
     outputs: [
-      ...stateTypes.map(state => ({ ...state, name: `next/${state.name}` })),
+      ...known.map(state => ({ ...state, name: `next/${state.name}` })),
       ...perStep.map(({ name: output, tensor }) => ({
         name: output,
         dtype: tensor.dtype,
         shape: ['steps', ...tensor.shape],
       })),
-      ...ending.outputs,
+      ...end.map(({ name: output, tensor }) => ({ name: output, dtype: tensor.dtype, shape: tensor.shape })),
     ],
   }
 }

@@ -7,7 +7,7 @@ import { reshape, split } from '../graph/ops/shape.ts'
 import { input } from '../graph/ops/source.ts'
 import { clipGradients } from '../nn/clipping.ts'
 import { type Loss, lossPerExample } from '../nn/losses.ts'
-import { type Buffer, type BuiltModel, buildModel, type Model } from '../nn/model.ts'
+import { type Buffer, type BuiltModel, buildModel, type Model, type Parameter } from '../nn/model.ts'
 import { type Optimizer, optimizerRule } from '../nn/optimizers.ts'
 import { encodeModel } from '../onnx/encode.ts'
 import type { ValueInfo } from '../onnx/model.ts'
@@ -16,15 +16,19 @@ import { hashBytes } from '../util/hash.ts'
 import { type Shape, sizeOf } from '../util/host-tensor.ts'
 import { modelOf } from './emit.ts'
 import {
+  type Carried,
   countCorrect,
   dataInputs,
   gatherMinibatch,
   loopGraph,
   nameOfInput,
   type ProgramBytes,
+  packed,
   predictedClass,
   rowOfStep,
+  stateOf,
   typeOf,
+  unpacked,
 } from './program.ts'
 
 /** A tensor that lives from step to step, and is saved in a checkpoint. */
@@ -87,25 +91,24 @@ export function compileTraining({ model, loss, optimizer, batchSize }: TrainSpec
     })),
     ...built.buffers.filter(buffer => !buffer.next).map(buffer => typeOf(buffer.tensor)),
   ]
-  const carried = [
+  const carried: Carried[] = [
     ...update.carried,
     ...built.buffers.flatMap(({ tensor, next }) => (next ? [{ state: tensor, next }] : [])),
   ]
   const finite = built.parameters
     .map(({ name, tensor }) => sumAll(mul(input(`next/${name}`, 'float32', tensor.shape), 0)))
     .reduce(add)
-  const graph = loopGraph(
-    {
-      name: `train ${model.name}`,
-      shared,
-      carried,
-      perStep: [
-        { name: 'loss', tensor: total },
-        { name: 'correct', tensor: countCorrect(predictedClass(built.logits), batch.labels) },
-      ],
-    },
-    [{ name: 'finite', tensor: finite }],
-  )
+  const graph = loopGraph({
+    name: `train ${model.name}`,
+    shared,
+    carried,
+    alias: update.alias,
+    perStep: [
+      { name: 'loss', tensor: total },
+      { name: 'correct', tensor: countCorrect(predictedClass(built.logits), batch.labels) },
+    ],
+    end: [{ name: 'finite', tensor: finite }],
+  })
   const bytes = encodeModel(modelOf(graph))
   return {
     bytes,
@@ -114,9 +117,17 @@ export function compileTraining({ model, loss, optimizer, batchSize }: TrainSpec
     state: [...update.state, ...built.buffers.map(bufferState)],
     randomKeys: built.randomKeys,
     scalars: update.scalars,
-    keep: Object.fromEntries(carried.map(({ state }) => [`next/${nameOfInput(state)}`, nameOfInput(state)])),
+    keep: Object.fromEntries(
+      stateOf(carried).map(state => [`next/${nameOfInput(state)}`, nameOfInput(state)]),
+    ),
   }
 }
+
+/**
+ * Parameters of at most so many values are updated together, as one vector: a step then runs an optimizer's ops once for
+ * all biases, instead of once for each.
+ */
+const PACKED_SIZE = 20_000
 
 /** The optimizer's part: new parameters and slots, and the numbers that it needs. */
 function updateOf(built: BuiltModel, total: Tensor, optimizer: Optimizer) {
@@ -128,36 +139,63 @@ function updateOf(built: BuiltModel, total: Tensor, optimizer: Optimizer) {
     scalarNames.map(() => 1),
   )
   const scalars = Object.fromEntries(scalarNames.map((name, i) => [name, reshape(numbers[i]!, [])]))
-  const raw = gradients(
-    total,
-    built.parameters.map(parameter => parameter.tensor),
-  )
-  const clipped = clipGradients(raw, optimizer)
-  const carried: { state: Tensor; next: Tensor }[] = []
-  const state: StateTensor[] = []
-  for (const [i, { name, tensor, initial }] of built.parameters.entries()) {
+  const tensors = built.parameters.map(parameter => parameter.tensor)
+  const clipped = clipGradients(gradients(total, tensors), optimizer)
+  const gradientOf = new Map(tensors.map((tensor, i) => [tensor, clipped[i]!]))
+  const slotOf = (slot: string, { name, tensor }: Parameter) =>
+    input(`optimizer/${slot}/${name}`, 'float32', tensor.shape)
+  const small = built.parameters.filter(({ tensor }) => sizeOf(tensor.shape) <= PACKED_SIZE)
+  const carried: Carried[] = []
+  const alias = new Map<Tensor, Tensor>()
+  for (const group of small.length > 1
+    ? [small, ...separate(built.parameters, small)]
+    : separate(built.parameters, [])) {
+    const members = group.map(({ tensor }) => tensor)
+    const [first] = group
+    const single = group.length === 1
+    const size = members.reduce((sum, tensor) => sum + sizeOf(tensor.shape), 0)
+    const vector = (name: string) => input(`packed/${name}`, 'float32', [size])
+    const state = single ? first!.tensor : vector('parameters')
     const slots = Object.fromEntries(
-      rule.slots.map(slot => [slot, input(`optimizer/${slot}/${name}`, 'float32', tensor.shape)]),
+      rule.slots.map(slot => [slot, single ? slotOf(slot, first!) : vector(slot)]),
     )
-    const after = rule.update(tensor, clipped[i]!, slots, scalars)
-    carried.push({ state: tensor, next: after.parameter })
-    state.push({ name, kind: 'parameter', shape: tensor.shape, redraw: false, initial })
-    for (const slot of rule.slots) {
-      carried.push({ state: slots[slot]!, next: after.slots[slot]! })
-      state.push({
-        name: nameOfInput(slots[slot]!),
-        kind: 'slot',
-        shape: tensor.shape,
-        redraw: false,
-        initial: () => new Float32Array(sizeOf(tensor.shape)),
+    const gradient = single
+      ? gradientOf.get(first!.tensor)!
+      : packed(members.map(tensor => gradientOf.get(tensor)!))
+    const after = rule.update(state, gradient, slots, scalars)
+    carried.push({ state, next: after.parameter, ...(single ? {} : { members }) })
+    for (const slot of rule.slots)
+      carried.push({
+        state: slots[slot]!,
+        next: after.slots[slot]!,
+        ...(single ? {} : { members: group.map(parameter => slotOf(slot, parameter)) }),
       })
-    }
+    if (!single) for (const [i, piece] of unpacked(state, members).entries()) alias.set(members[i]!, piece)
   }
+  const state = built.parameters.flatMap((parameter): StateTensor[] => {
+    const { name, initial } = parameter
+    const { shape } = parameter.tensor
+    const slots = rule.slots.map(
+      (slot): StateTensor => ({
+        name: nameOfInput(slotOf(slot, parameter)),
+        kind: 'slot',
+        shape,
+        redraw: false,
+        initial: () => new Float32Array(sizeOf(shape)),
+      }),
+    )
+    return [{ name, kind: 'parameter', shape, redraw: false, initial }, ...slots]
+  })
   const scalarsOf = (step: number, learningRate: number) => {
     const values = rule.scalars(step, learningRate)
     return scalarNames.map(name => values[name]!)
   }
-  return { carried, state, scalarNames, scalars: scalarsOf }
+  return { carried, alias, state, scalarNames, scalars: scalarsOf }
+}
+
+/** Each parameter that is not in `others`, as a group of its own. */
+function separate(parameters: readonly Parameter[], others: readonly Parameter[]): Parameter[][] {
+  return parameters.filter(parameter => !others.includes(parameter)).map(parameter => [parameter])
 }
 
 function bufferState({ name, tensor, redraw, initial }: Buffer): StateTensor {

@@ -20,9 +20,10 @@ interface Located {
 }
 
 /**
- * Downloads package `name` by apt-get, which checks Debian's signature, unpacks it into a temporary folder, and calls `use` with that
- * folder. The system's package lists serve where they know the package and are fresh enough; otherwise private ones are
- * fetched. Writes nowhere but in the temporary folder, which is gone afterwards.
+ * Downloads package `name` by apt-get, which checks Debian's signature, unpacks it into a temporary folder,
+ * and calls `use` with that folder. The system's package lists serve where they know the package and are
+ * fresh enough; otherwise private ones are fetched. Writes nowhere but in the temporary folder, which is gone
+ * afterwards.
  * @throws FoveaError with a brief reason.
  */
 export async function withAptPackage<T>(

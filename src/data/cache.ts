@@ -4,16 +4,20 @@ import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { homedir, hostname } from 'node:os'
 import { isAbsolute, join } from 'node:path'
 
-/** `$XDG_CACHE_HOME/fovea`, by default `~/.cache/fovea` (XDG Base Directory Specification: relative paths are ignored). */
+/**
+ * `$XDG_CACHE_HOME/fovea`, by default `~/.cache/fovea` (XDG Base Directory Specification: relative paths are
+ * ignored).
+ */
 export function defaultCacheDir(): string {
   const base = process.env.XDG_CACHE_HOME
   return join(base !== undefined && isAbsolute(base) ? base : join(homedir(), '.cache'), 'fovea')
 }
 
 /**
- * Has `fill` write a partial file that no other process touches, and puts it in place as `folder/file`, whole or not at all.
- * An earlier attempt's partial is taken over, by an atomic rename, once its owner has given it up or died;
- * when `fill` throws, what it wrote is left for the next attempt. Processes at work at once each fill their own.
+ * Has `fill` write a partial file that no other process touches, and puts it in place as `folder/file`, whole
+ * or not at all. An earlier attempt's partial is taken over, by an atomic rename, once its owner has given it
+ * up or died; when `fill` throws, what it wrote is left for the next attempt. Processes at work at once each
+ * fill their own.
  */
 export async function withPartial(
   folder: string,

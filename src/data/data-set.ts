@@ -22,8 +22,9 @@ export interface DataSet {
   readonly train: LabelledImages
   readonly test: LabelledImages
   /**
-   * SHA-256 over the decoded content: for train images, train labels, test images and test labels in this order, one
-   * line of JSON with dtype and shape, then the values' bytes (little-endian). Independent of file format and place.
+   * SHA-256 over the decoded content: for train images, train labels, test images and test labels in this
+   * order, one line of JSON with dtype and shape, then the values' bytes (little-endian). Independent of file
+   * format and place.
    */
   readonly hash: string
   /** Where this copy came from, for people; says so when a file differs from the published one. */
@@ -58,7 +59,9 @@ export interface LoadProgress {
 }
 
 export interface LoadOptions {
-  /** A folder that holds the data set's files, each as `.gz` or decompressed. No other source is asked then. */
+  /**
+   * A folder that holds the data set's files, each as `.gz` or decompressed. No other source is asked then.
+   */
   readonly folder?: string
   /** Where downloads are kept; default `$XDG_CACHE_HOME/fovea` or `~/.cache/fovea`. */
   readonly cacheDir?: string
@@ -70,7 +73,10 @@ export interface LoadOptions {
   readonly mirrors?: readonly string[]
   /** Whether to ask apt-get for Debian's package when all else failed; default true. */
   readonly apt?: boolean
-  /** Milliseconds within which a mirror must answer at all; default 4,000. All mirrors are tried at the same time. */
+  /**
+   * Milliseconds within which a mirror must answer at all; default 4,000. All mirrors are tried at the same
+   * time.
+   */
   readonly connectTimeout?: number
   /** Milliseconds without a byte after which a download counts as cut; default 10,000. */
   readonly idleTimeout?: number

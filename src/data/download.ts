@@ -13,8 +13,9 @@ export interface DownloadOptions {
 const ATTEMPTS = 5
 
 /**
- * Downloads `url` into the file `partial`, which may hold the beginning from an earlier attempt: the rest is asked for by
- * an HTTP range (RFC 9110, section 14), and a server that ignores it starts the file anew. On failure what arrived stays in `partial`.
+ * Downloads `url` into the file `partial`, which may hold the beginning from an earlier attempt: the rest is
+ * asked for by an HTTP range (RFC 9110, section 14), and a server that ignores it starts the file anew. On
+ * failure what arrived stays in `partial`.
  * @throws FoveaError with a brief reason.
  */
 export async function download(url: string, partial: string, options: DownloadOptions): Promise<void> {
@@ -29,7 +30,10 @@ export async function download(url: string, partial: string, options: DownloadOp
   }
 }
 
-/** Whether anything answers at `url` within `timeout` milliseconds: undefined, or the reason why not. Never rejects. */
+/**
+ * Whether anything answers at `url` within `timeout` milliseconds: undefined, or the reason why not. Never
+ * rejects.
+ */
 export async function probe(url: string, timeout: number, signal: AbortSignal): Promise<string | undefined> {
   try {
     await fetch(url, { method: 'HEAD', signal: AbortSignal.any([signal, AbortSignal.timeout(timeout)]) })

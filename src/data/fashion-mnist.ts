@@ -1,7 +1,7 @@
 /**
  * Fashion-MNIST: 28 x 28 grey images of clothes, 10 classes of 6,000 for training and 1,000 for testing.
- * Xiao, Rasul and Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms",
- * arXiv 1708.07747, 2017.
+ * Xiao, Rasul and Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning
+ * algorithms", arXiv 1708.07747, 2017.
  */
 import { fileURLToPath } from 'node:url'
 import type { DataSet, LoadOptions } from './data-set.ts'

@@ -33,8 +33,9 @@ const CONNECT_TIMEOUT = 4_000
 const IDLE_TIMEOUT = 10_000
 
 /**
- * Loads from, in this order: the folder that the user names (alone, then); Fovea's cache; Debian's package if it is installed;
- * the publisher's addresses; Debian's package by apt-get. What is downloaded is checked and kept in the cache.
+ * Loads from, in this order: the folder that the user names (alone, then); Fovea's cache; Debian's package if
+ * it is installed; the publisher's addresses; Debian's package by apt-get. What is downloaded is checked and
+ * kept in the cache.
  */
 export async function loadIdxDataSet(definition: IdxDefinition, options: LoadOptions): Promise<DataSet> {
   if (options.folder !== undefined) return await loadIdxFolder(definition, options.folder)
@@ -60,7 +61,10 @@ export async function loadIdxDataSet(definition: IdxDefinition, options: LoadOpt
   )
 }
 
-/** Loads from one folder. Checksums are not demanded; `source` says where a file differs from the published one. */
+/**
+ * Loads from one folder. Checksums are not demanded; `source` says where a file differs from the published
+ * one.
+ */
 export async function loadIdxFolder(
   definition: IdxDefinition,
   folder: string,

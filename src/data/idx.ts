@@ -1,6 +1,6 @@
 /**
- * The IDX format of MNIST and its successors: two zero bytes, a type byte (0x08: unsigned bytes), the number of dimensions,
- * each extent as a big-endian 32-bit integer, then the values, the last dimension fastest.
+ * The IDX format of MNIST and its successors: two zero bytes, a type byte (0x08: unsigned bytes), the number
+ * of dimensions, each extent as a big-endian 32-bit integer, then the values, the last dimension fastest.
  * LeCun, Cortes and Burges, "The MNIST database of handwritten digits", section "File formats".
  */
 import { FoveaError, UsageError } from '../util/errors.ts'

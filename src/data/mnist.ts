@@ -1,6 +1,7 @@
 /**
- * MNIST: 28 x 28 grey images of handwritten digits, 60,000 for training and 10,000 for testing.
- * LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", Proc. IEEE 86(11), 1998.
+ * MNIST: 28 x 28 grey images of handwritten digits, 60,000 for training and 10,000 for testing. LeCun,
+ * Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", Proc. IEEE 86(11),
+ * 1998.
  */
 import type { DataSet, LoadOptions } from './data-set.ts'
 import { type IdxDefinition, loadIdxDataSet } from './idx-data-set.ts'

@@ -5,13 +5,17 @@ import { type Key, key, permutation } from '../util/random.ts'
 
 export interface SplitOptions {
   /**
-   * How much of what validation leaves is trained on, in (0, 1], each class alike. Default 1. The validation images do
-   * not depend on it, so that arms with different fractions are validated on the same images.
+   * How much of what validation leaves is trained on, in (0, 1], each class alike. Default 1. The validation
+   * images do not depend on it, so that arms with different fractions are validated on the same images.
    */
   readonly fraction?: number
-  /** Validation images: a share of all training images in (0, 1), or their number; 0 for none. Default 0.1. */
+  /**
+   * Validation images: a share of all training images in (0, 1), or their number; 0 for none. Default 0.1.
+   */
   readonly validation?: number
-  /** Default `stratified` (each class alike); `random`, whatever the class; `first`, the file's first images. */
+  /**
+   * Default `stratified` (each class alike); `random`, whatever the class; `first`, the file's first images.
+   */
   readonly validationFrom?: 'stratified' | 'random' | 'first'
   readonly seed: number
 }
@@ -23,10 +27,10 @@ export interface TrainingSplit {
 }
 
 /**
- * Splits training images by their labels, int32 [n]: V = round(validation * n) of them validate (or `validation` itself
- * where it is a number of images) and round(fraction * (n - V)) train. Where the split is stratified the classes share these
- * totals by largest remainder, each within one image of its exact share. The draw depends on the seed alone:
- * key(seed, 'split', 'validation' or 'fraction', class).
+ * Splits training images by their labels, int32 [n]: V = round(validation * n) of them validate (or
+ * `validation` itself where it is a number of images) and round(fraction * (n - V)) train. Where the split is
+ * stratified the classes share these totals by largest remainder, each within one image of its exact share.
+ * The draw depends on the seed alone: key(seed, 'split', 'validation' or 'fraction', class).
  */
 export function splitTraining(labels: HostTensor, classCount: number, options: SplitOptions): TrainingSplit {
   const { fraction = 1, validation = 0.1, validationFrom = 'stratified', seed } = options
@@ -98,7 +102,10 @@ function drawStratified(
   )
 }
 
-/** Shares `total` in proportion to `sizes`: the floors first, then one each to the largest remainders (ties: lowest index). */
+/**
+ * Shares `total` in proportion to `sizes`: the floors first, then one each to the largest remainders (ties:
+ * lowest index).
+ */
 function largestRemainder(sizes: readonly number[], total: number): number[] {
   const sum = sizes.reduce((a, b) => a + b, 0)
   // Whole-number arithmetic: total * size stays far below 2^53, so that equal remainders compare equal.

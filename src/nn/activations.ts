@@ -32,7 +32,7 @@ export const activationNames = Object.keys(named) as ActivationName[]
 /** Applies an activation. Softmax acts on the last axis. As in Keras, `'leakyRelu'` by name has a slope of 0.2. */
 export function activate(x: Tensor, activation: Activation): Tensor {
   const name = typeof activation === 'string' ? activation : activation.activation
-  if (!(name in named)) throw unknownName('activation', String(name), activationNames)
+  if (!Object.hasOwn(named, name)) throw unknownName('activation', String(name), activationNames)
   if (typeof activation === 'string') return named[name](x)
   return activation.activation === 'elu' ? elu(x, activation.alpha) : leakyRelu(x, activation.slope)
 }

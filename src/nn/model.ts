@@ -149,6 +149,11 @@ export function buildModel(model: Model, images: Tensor, options: BuildOptions):
   const outputs = new Map<string, Tensor>([['input', batchInward(images)]])
   const summary: LayerSummary[] = []
   for (const { name, layer, inputs } of model.layers) {
+    // Branches that are joined later, and models that were stored, have not met `connect`'s check.
+    if (outputs.has(name))
+      throw new UsageError(
+        `model "${model.name}": expected a name of its own for each layer, received "${name}" twice`,
+      )
     const sources = inputs.map(source => {
       const tensor = outputs.get(source)
       if (tensor) return tensor
@@ -168,7 +173,11 @@ export function buildModel(model: Model, images: Tensor, options: BuildOptions):
       buffers: after.buffers - counts.buffers,
     })
   }
-  const logits = outputs.get(model.output)!
+  const logits = outputs.get(model.output)
+  if (!logits)
+    throw new UsageError(
+      `model "${model.name}": its output "${model.output}" is none of its layers: ${model.layers.map(({ name }) => name).join(', ')}`,
+    )
   if (logits.shape.length !== 2)
     throw new UsageError(
       `model "${model.name}": its output "${model.output}" must be logits [N, classes], received feature maps; add flatten() and dense()`,

@@ -1,5 +1,5 @@
 /** A model as text for people and for snapshot tests: one node a line, graphs within a node indented below it. */
-import { type HostTensor, showShape, toNumbers } from '../util/host-tensor.ts'
+import { type HostTensor, showShape } from '../util/host-tensor.ts'
 import type { Attribute, OnnxGraph, OnnxModel, OnnxNode, ValueInfo } from './model.ts'
 
 /** Tensors of more values show only the first ones. */
@@ -48,7 +48,14 @@ function nodeLines(node: OnnxNode, indent: string): string[] {
 }
 
 function values(infos: readonly ValueInfo[]): string {
-  return infos.map(({ name, dtype, shape }) => `${name}: ${dtype}${shape ? showShape(shape) : ''}`).join(', ')
+  return infos
+    .map(({ name, dtype, shape }) => `${name}: ${dtype}${shape ? showExtents(shape) : ''}`)
+    .join(', ')
+}
+
+/** An extent without a value and without a name is unknown. */
+function showExtents(shape: readonly (number | string)[]): string {
+  return showShape(shape.map(extent => (extent === '' ? '?' : extent)))
 }
 
 function nameOrGap(name: string): string {
@@ -66,12 +73,14 @@ function showAttribute(attribute: Exclude<Attribute, { readonly graph: OnnxGraph
 }
 
 function showTensor({ dtype, shape, data }: HostTensor): string {
-  const first = toNumbers({ dtype, shape, data: data.subarray(0, MOST_VALUES) }).map(showNumber)
+  const first: string[] = []
+  for (const value of data.subarray(0, MOST_VALUES)) first.push(showNumber(value))
   if (data.length > MOST_VALUES) first.push('...')
   return `${dtype}${showShape(shape)} {${first.join(', ')}}`
 }
 
 /** Six digits: enough to read, and free of the noise of float32 shown as float64. */
-function showNumber(value: number): string {
-  return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(6)))
+function showNumber(value: number | bigint): string {
+  if (typeof value === 'bigint' || Number.isSafeInteger(value)) return String(value)
+  return String(Number(value.toPrecision(6)))
 }

@@ -67,7 +67,8 @@ export function decodeTensor(bytes: Uint8Array): { name: string; tensor: HostTen
   const expected = sizeOf(shape) * bytesPerElement[dtype]
   if (values.length !== expected)
     throw corrupt(`${where}: expected ${expected} bytes of ${dtype}, received ${values.length}`)
-  return { name, tensor: { dtype, shape, data: new arrayTypes[dtype](values.slice().buffer) } }
+  // Not slice(): that of a Buffer does not copy.
+  return { name, tensor: { dtype, shape, data: new arrayTypes[dtype](new Uint8Array(values).buffer) } }
 }
 
 /** The bytes of the values of a typed list. */

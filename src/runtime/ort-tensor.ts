@@ -11,7 +11,7 @@ export function ortTensorOf(
   ort: { readonly Tensor: typeof Tensor },
   { dtype, shape, data }: HostTensor,
 ): Tensor {
-  const aligned = data.byteOffset % 16 === 0 ? data : data.slice()
+  const aligned = data.byteOffset % 16 === 0 ? data : copyOf(dtype, data)
   return new ort.Tensor(dtype, aligned as Float32Array, [...shape])
 }
 
@@ -20,4 +20,9 @@ export function hostTensorOf(tensor: Tensor, name: string): HostTensor {
   if (!Object.hasOwn(arrayTypes, tensor.type))
     throw new FoveaError(`"${name}" has ONNX's type ${tensor.type}, which Fovea does not hold`)
   return { dtype: tensor.type as DType, shape: tensor.dims, data: tensor.data as TensorData }
+}
+
+/** Not `slice()`: that of a Buffer does not copy. */
+function copyOf(dtype: DType, data: TensorData): TensorData {
+  return new arrayTypes[dtype](data as Float32Array & BigInt64Array)
 }

@@ -74,8 +74,15 @@ export interface PoolOptions {
   readonly signal?: AbortSignal
 }
 
+/** A trial that has ended well. */
+export interface EndedTrial {
+  readonly trial: PlannedTrial
+  readonly result: TrialResult
+}
+
 /**
- * Runs trials on a pool of engines. A trial that fails (diverges, say) does not end the others; an interruption ends all.
+ * Runs trials on a pool of engines. A trial that fails (diverges, or its engine's process dies) does not end the others;
+ * an interruption, a wrong request or a fault of Fovea ends all, each at its checkpoint.
  *
  * @returns the results of the trials that ended well
  */
@@ -83,41 +90,60 @@ export async function runTrials(
   trials: readonly PlannedTrial[],
   dataSet: DataSet,
   options: PoolOptions,
-): Promise<readonly { readonly trial: PlannedTrial; readonly result: TrialResult }[]> {
+): Promise<readonly EndedTrial[]> {
   const waiting = [...trials]
-  const done: { trial: PlannedTrial; result: TrialResult }[] = []
+  const ended: EndedTrial[] = []
   const emit = options.onEvent ?? (() => {})
+  const stop = new AbortController()
+  const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal
+
+  const attempt = async (trial: PlannedTrial, engine: Engine): Promise<boolean> => {
+    emit({ type: 'begin', trial })
+    try {
+      const result = await runTrial(trial.spec, dataSet, {
+        engine,
+        directory: trial.directory,
+        resume: options.resume,
+        onEvent: event => emit({ type: 'train', trial, event }),
+        signal,
+      })
+      ended.push({ trial, result })
+      emit({ type: 'end', trial, result })
+      return true
+    } catch (error) {
+      if (!(error instanceof FoveaError) || error instanceof Interrupted || error.exitCode === 2) throw error
+      emit({ type: 'failed', trial, message: error.message })
+      return false
+    }
+  }
+
   const worker = async () => {
-    const engine = await options.openEngine()
+    let engine = await options.openEngine()
     try {
       for (let trial = waiting.shift(); trial; trial = waiting.shift()) {
-        const current = trial
-        emit({ type: 'begin', trial })
-        try {
-          const result = await runTrial(trial.spec, dataSet, {
-            engine,
-            directory: trial.directory,
-            resume: options.resume,
-            onEvent: event => emit({ type: 'train', trial: current, event }),
-            ...(options.signal ? { signal: options.signal } : {}),
-          })
-          done.push({ trial, result })
-          emit({ type: 'end', trial, result })
-        } catch (error) {
-          if (!(error instanceof FoveaError) || error instanceof Interrupted || error.exitCode === 2)
-            throw error
-          emit({ type: 'failed', trial, message: error.message })
-        }
+        if (signal.aborted) throw new Interrupted('interrupted between two trials')
+        const good = await attempt(trial, engine)
+        if (good || waiting.length === 0) continue
+        // It may be dead, or hold what the failed trial left.
+        await engine.close()
+        engine = await options.openEngine()
       }
     } finally {
       await engine.close()
     }
   }
-  const outcomes = await Promise.allSettled(
-    Array.from({ length: Math.min(options.workers, trials.length) }, worker),
+
+  // The first to throw says why; the others only follow.
+  const causes: unknown[] = []
+  const workers = Array.from({ length: Math.min(options.workers, trials.length) }, () =>
+    worker().catch((error: unknown) => {
+      causes.push(error)
+      stop.abort()
+    }),
   )
-  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason
-  return done
+  await Promise.all(workers)
+  if (causes.length > 0) throw causes[0]
+  return ended
 }
 
 /** A claim beside what was measured. */
@@ -137,7 +163,7 @@ export interface Comparison {
 export function compareClaims(
   paper: Paper,
   trials: readonly PlannedTrial[],
-  results: readonly { readonly trial: PlannedTrial; readonly result: TrialResult }[],
+  results: readonly EndedTrial[],
 ): Comparison[] {
   const arms = paper.arms.filter(arm => trials.some(trial => trial.arm.name === arm.name))
   return arms.map(arm => {

@@ -1,6 +1,7 @@
 /** Checkpoints: all that a trial needs to go on, in one safetensors file. */
 import { readFile } from 'node:fs/promises'
 import { z } from 'zod'
+import type { Device } from '../runtime/engine.ts'
 import { FoveaError } from '../util/errors.ts'
 import type { HostTensor } from '../util/host-tensor.ts'
 import { writeFileAtomic } from './files.ts'
@@ -28,8 +29,19 @@ export interface Position {
   readonly done: boolean
 }
 
+/** What a trial runs on: the same bits are only promised by the same. */
+export interface EngineRecord {
+  readonly device: Device
+  readonly threads: number
+  /** `onnxruntime-node 1.30.0` */
+  readonly version: string
+}
+
 export interface Checkpoint {
   readonly spec: TrainingSpec
+  /** The classes' names, so that a prediction needs no data set. */
+  readonly classes: readonly string[]
+  readonly engine: EngineRecord
   readonly position: Position
   /** Parameters, buffers and optimizer slots by name. */
   readonly state: Readonly<Record<string, HostTensor>>
@@ -43,10 +55,16 @@ const FORMAT = 'fovea checkpoint 1'
 /** Writes a checkpoint under a temporary name and renames it: a reader finds the old one or the new one, whole. */
 export async function saveCheckpoint(
   path: string,
-  { spec, position, state, best }: Checkpoint,
+  { spec, classes, engine, position, state, best }: Checkpoint,
 ): Promise<void> {
   const kept = Object.fromEntries(Object.entries(best ?? {}).map(([name, value]) => [BEST + name, value]))
-  const metadata = { format: FORMAT, spec: JSON.stringify(spec), position: JSON.stringify(position) }
+  const metadata = {
+    format: FORMAT,
+    spec: JSON.stringify(spec),
+    classes: JSON.stringify(classes),
+    engine: JSON.stringify(engine),
+    position: JSON.stringify(position),
+  }
   await writeFileAtomic(path, encodeSafetensors({ ...state, ...kept }, metadata))
 }
 
@@ -69,6 +87,12 @@ const positionSchema = z.object({
   history: z.array(recordSchema),
   best: z.object({ epoch: z.number(), value: z.number() }).optional(),
   done: z.boolean(),
+})
+
+const engineSchema = z.object({
+  device: z.enum(['cpu', 'cuda', 'webgpu']),
+  threads: z.number(),
+  version: z.string(),
 })
 
 const specSchema = z.looseObject({
@@ -106,6 +130,8 @@ export async function loadCheckpoint(path: string): Promise<Checkpoint> {
       `${path}: expected a checkpoint of Fovea ("${FORMAT}"), received "${metadata.format ?? 'none'}"`,
     )
   const spec = parsed(specSchema, metadata.spec, path, 'spec') as unknown as TrainingSpec
+  const classes = parsed(z.array(z.string()), metadata.classes, path, 'classes')
+  const engine = parsed(engineSchema, metadata.engine, path, 'engine')
   const position = parsed(positionSchema, metadata.position, path, 'position') as unknown as Position
   const state: Record<string, HostTensor> = {}
   const best: Record<string, HostTensor> = {}
@@ -113,7 +139,7 @@ export async function loadCheckpoint(path: string): Promise<Checkpoint> {
     if (name.startsWith(BEST)) best[name.slice(BEST.length)] = value
     else state[name] = value
   }
-  return { spec, position, state, best: Object.keys(best).length > 0 ? best : undefined }
+  return { spec, classes, engine, position, state, best: Object.keys(best).length > 0 ? best : undefined }
 }
 
 function parsed<T>(schema: z.ZodType<T>, text: string | undefined, path: string, what: string): T {

@@ -74,7 +74,7 @@ export async function fit(spec: TrainingSpec, dataSet: DataSet, options: FitOpti
     throw new UsageError(
       `train: a batch of ${spec.batchSize} is larger than the training split of ${split.train.length} images`,
     )
-  const trainer = new Trainer(spec, split, options)
+  const trainer = new Trainer(spec, dataSet.classes, split, options)
   try {
     return await trainer.run()
   } finally {
@@ -85,6 +85,7 @@ export async function fit(spec: TrainingSpec, dataSet: DataSet, options: FitOpti
 /** One trial under way. */
 class Trainer {
   private readonly spec: TrainingSpec
+  private readonly classes: readonly string[]
   private readonly split: TrainingSplit
   private readonly options: FitOptions
   private readonly engine: Engine
@@ -103,8 +104,9 @@ class Trainer {
   private savedAt = performance.now()
   private secondsPerStep = 0
 
-  constructor(spec: TrainingSpec, split: TrainingSplit, options: FitOptions) {
+  constructor(spec: TrainingSpec, classes: readonly string[], split: TrainingSplit, options: FitOptions) {
     this.spec = spec
+    this.classes = classes
     this.split = split
     this.options = options
     this.engine = options.engine
@@ -366,8 +368,11 @@ class Trainer {
     if (!checkpoint) return
     const names = this.programs[0]!.compiled.state.map(tensor => tensor.name)
     const state = await this.engine.read(names)
+    const { device, threads, version } = this.engine
     await saveCheckpoint(checkpoint.path, {
       spec: this.spec,
+      classes: this.classes,
+      engine: { device, threads, version },
       position: this.position,
       state,
       best: this.best,

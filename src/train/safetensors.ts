@@ -107,7 +107,8 @@ export function decodeSafetensors(
     if (end - begin !== expected)
       return fail(`"${name}": ${code} ${showShape(shape)} takes ${expected} bytes, received ${end - begin}`)
     spans.push({ name, begin, end })
-    const own = values.slice(begin, end)
+    // Not slice(): that of a Buffer does not copy.
+    const own = new Uint8Array(values.subarray(begin, end))
     if (dtype === 'bool' && own.some(value => value > 1)) return fail(`"${name}": a BOOL is neither 0 nor 1`)
     tensors.push([name, { dtype, shape, data: new arrayTypes[dtype](own.buffer) }])
   }

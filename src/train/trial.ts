@@ -67,14 +67,18 @@ export async function runTrial(
 ): Promise<TrialResult> {
   const { directory, engine, resume = false, everySeconds } = options
   const path = checkpointIn(directory)
+  if (spec.dataSet.hash !== dataSet.hash)
+    throw new FoveaError(
+      `${directory}: expected the data set "${spec.dataSet.name}" with the hash ${spec.dataSet.hash}, received ${dataSet.hash} from ${dataSet.source}`,
+    )
+  const ended = resume ? await readResult(directory) : undefined
+  if (ended?.specHash === specHash(spec)) return ended
   const exists = await stat(path).then(
     () => true,
     () => false,
   )
   if (exists && !resume)
-    throw new UsageError(
-      `${directory} holds a trial already; expected a new folder, or --resume ${directory}`,
-    )
+    throw new UsageError(`${directory} holds a trial already; expected a new folder, or to resume it`)
   await mkdir(directory, { recursive: true }).catch((error: NodeJS.ErrnoException) => {
     throw new FoveaError(`${directory}: the folder cannot be made (${error.code ?? error.message})`)
   })
@@ -117,9 +121,18 @@ export async function runTrial(
 }
 
 /** The result of a trial that has ended, or undefined. */
-export async function readResult(directory: string): Promise<TrialResult | undefined> {
-  const text = await readFile(resultIn(directory), 'utf8').catch(() => undefined)
-  return text === undefined ? undefined : (JSON.parse(text) as TrialResult)
+async function readResult(directory: string): Promise<TrialResult | undefined> {
+  const path = resultIn(directory)
+  const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return undefined
+    throw new FoveaError(`${path}: cannot be read (${error.code ?? error.message})`)
+  })
+  if (text === undefined) return undefined
+  try {
+    return JSON.parse(text) as TrialResult
+  } catch {
+    throw new FoveaError(`${path}: not JSON: the result is damaged; remove it to train again`)
+  }
 }
 
 /** Evaluates the model that an engine holds on a data set's test split. */

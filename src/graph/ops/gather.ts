@@ -9,7 +9,11 @@ import { constant, sameDType } from './source.ts'
 // y = x[indices] along the first axis. dx = dy added up at the rows where it came from
 export const Gather: OpDefinition = {
   op: 'Gather',
-  shape: ([x, indices]) => ({ dtype: x!.dtype, shape: [...indices!.shape, ...x!.shape.slice(1)] }),
+  shape([x, indices]) {
+    if (indices!.dtype !== 'int32' && indices!.dtype !== 'int64')
+      throw new UsageError(`Gather: expected indices of int32 or int64, received ${indices!.dtype}`)
+    return { dtype: x!.dtype, shape: [...indices!.shape, ...x!.shape.slice(1)] }
+  },
   gradient: ({ inputs: [x, indices] }, [dy]) => [
     apply(ScatterAdd, [indices!, dy!], { rows: x!.shape[0] }),
     undefined,

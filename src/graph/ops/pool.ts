@@ -1,7 +1,8 @@
 /** Pooling of feature maps [H, W, N, C], one axis after the other: a maximum of maxima is the maximum. */
-import { hostTensor, sameShape, sizeOf } from '../../util/host-tensor.ts'
+import { UsageError } from '../../util/errors.ts'
+import { hostTensor, sameShape, showShape, sizeOf } from '../../util/host-tensor.ts'
 import { apply, type Lowering, type OpDefinition, type Tensor } from '../node.ts'
-import { add, max, mul } from './elementwise.ts'
+import { add, max, mul, Relu, relu } from './elementwise.ts'
 import { pad, reshape, slice, split } from './shape.ts'
 import { constant } from './source.ts'
 import { cell, hasPadding, type Pair, type WindowAttributes, windowCounts } from './window.ts'
@@ -40,12 +41,24 @@ export const AveragePool: OpDefinition = {
   onnx: (lowering, inputs, node) => portablePool(lowering, 'AveragePool', inputs, node.attributes),
 }
 
-export const maxPool = (x: Tensor, window: WindowAttributes): Tensor => apply(MaxPool, [x], window)
+/** The maximum of each window. */
+export function maxPool(x: Tensor, window: WindowAttributes): Tensor {
+  // The same result and the same gradient, with the rectification of fewer values: max(relu(x)) = relu(max(x)).
+  if (x.node.op === Relu) return relu(maxPool(x.node.inputs[0]!, window))
+  return apply(MaxPool, [x], window)
+}
 export const averagePool = (x: Tensor, window: WindowAttributes): Tensor => apply(AveragePool, [x], window)
 
 function pooledShape([x]: readonly Tensor[], window: WindowAttributes) {
-  const [h, w, n, c] = x!.shape as unknown as readonly [number, number, number, number]
+  const [h, w, n, c] = mapExtents('pooling', x!)
   return { dtype: x!.dtype, shape: [...windowCounts([h, w], window), n, c] }
+}
+
+/** The four extents of feature maps. */
+function mapExtents(op: string, { shape }: Tensor): readonly [number, number, number, number] {
+  if (shape.length !== 4)
+    throw new UsageError(`${op}: expected feature maps of 4 axes, received ${showShape(shape)}`)
+  return shape as unknown as readonly [number, number, number, number]
 }
 
 /** Combines the cells of each window along one axis of the padded maps. */
@@ -100,7 +113,10 @@ function portablePool(
 // feature maps [N, H, W, C] to [H, W, N, C]: dx = the way back. Space first makes convolution matrix products.
 export const BatchInward: OpDefinition = {
   op: 'BatchInward',
-  shape: ([x]) => ({ dtype: x!.dtype, shape: [1, 2, 0, 3].map(axis => x!.shape[axis]!) }),
+  shape([x]) {
+    const [n, h, w, c] = mapExtents('BatchInward', x!)
+    return { dtype: x!.dtype, shape: [h, w, n, c] }
+  },
   gradient: (_node, [dy]) => [batchOutward(dy!)],
   onnx(lowering, [x], { inputs, outputs }) {
     const [n, h, w, c] = inputs[0]!.shape as unknown as readonly [number, number, number, number]
@@ -114,7 +130,10 @@ export const BatchInward: OpDefinition = {
 // feature maps [H, W, N, C] to [N, H, W, C]: dx = the way back
 export const BatchOutward: OpDefinition = {
   op: 'BatchOutward',
-  shape: ([x]) => ({ dtype: x!.dtype, shape: [2, 0, 1, 3].map(axis => x!.shape[axis]!) }),
+  shape([x]) {
+    const [h, w, n, c] = mapExtents('BatchOutward', x!)
+    return { dtype: x!.dtype, shape: [n, h, w, c] }
+  },
   gradient: (_node, [dy]) => [batchInward(dy!)],
   onnx(lowering, [x], { inputs, outputs }) {
     const [h, w, n, c] = inputs[0]!.shape as unknown as readonly [number, number, number, number]
@@ -141,5 +160,12 @@ function undone(x: Tensor): Tensor | undefined {
   const maps = inputs.filter(input => input.shape.length > 0)
   if (op.expand || maps.length !== 1 || !sameShape(maps[0]!.shape, x.shape)) return undefined
   const before = undone(maps[0]!)
-  return before && apply(op, inputs.map(input => (input === maps[0] ? before : input)), attributes)
+  return (
+    before &&
+    apply(
+      op,
+      inputs.map(input => (input === maps[0] ? before : input)),
+      attributes,
+    )
+  )
 }

@@ -24,6 +24,8 @@ export const Reshape: OpDefinition = {
 export function reshape(x: Tensor, shape: Shape): Tensor {
   const known = shape.reduce((product, extent) => (extent === -1 ? product : product * extent), 1)
   const full = shape.map(extent => (extent === -1 ? sizeOf(x.shape) / known : extent))
+  if (!full.every(Number.isInteger))
+    throw new UsageError(`Reshape: the values of ${showShape(x.shape)} cannot fill ${showShape(shape)}`)
   if (sameShape(full, x.shape)) return x
   // A reshape of a reshape is one reshape.
   const from = x.node.op === Reshape ? x.node.inputs[0]! : x
@@ -34,10 +36,7 @@ export function reshape(x: Tensor, shape: Shape): Tensor {
 export const Transpose: OpDefinition = {
   op: 'Transpose',
   shape: ([x], { perm }: { perm: readonly number[] }) => {
-    if (perm.length !== x!.shape.length || new Set(perm).size !== perm.length)
-      throw new UsageError(
-        `Transpose: ${showShape(perm)} is no permutation of the axes of ${showShape(x!.shape)}`,
-      )
+    checkPermutation(x!, perm)
     return { dtype: x!.dtype, shape: perm.map(axis => x!.shape[axis]!) }
   },
   gradient: (node, [dy]) => [transpose(dy!, inversePermutation(node.attributes.perm))],
@@ -47,6 +46,7 @@ export const Transpose: OpDefinition = {
 
 /** `x` with its axes in the order `perm`. */
 export function transpose(x: Tensor, perm: readonly number[]): Tensor {
+  checkPermutation(x, perm)
   if (perm.every((axis, i) => axis === i)) return x
   if (x.node.op === Transpose) {
     const first = x.node.attributes.perm as readonly number[]
@@ -63,6 +63,13 @@ export function transpose(x: Tensor, perm: readonly number[]): Tensor {
       perm.map(axis => x.shape[axis]!),
     )
   return apply(Transpose, [x], { perm })
+}
+
+function checkPermutation(x: Tensor, perm: readonly number[]): void {
+  if (perm.length !== x.shape.length || x.shape.some((_, axis) => !perm.includes(axis)))
+    throw new UsageError(
+      `Transpose: ${showShape(perm)} is no permutation of the axes of ${showShape(x.shape)}`,
+    )
 }
 
 function inversePermutation(perm: readonly number[]): number[] {

@@ -4,6 +4,7 @@ import { conv } from '../../graph/ops/conv.ts'
 import { reshape } from '../../graph/ops/shape.ts'
 import { type Pair, windowOf } from '../../graph/ops/window.ts'
 import { checkInteger, UsageError } from '../../util/errors.ts'
+import { showShape } from '../../util/host-tensor.ts'
 import { activate } from '../activations.ts'
 import { describe, featureMaps, type Layer, type LayerDefinition, layerError, type Scope } from '../layer.ts'
 import { type DenseOptions, kernelOptions } from './core.ts'
@@ -45,7 +46,7 @@ export function windowOptions(where: string, options: WindowOptions) {
   const dilationRate = pairOf(where, 'dilationRate', options.dilationRate ?? 1)
   if (Math.max(...strides) > 1 && Math.max(...dilationRate) > 1)
     throw new UsageError(
-      `${where}: strides and dilationRate cannot both exceed 1, received ${strides} and ${dilationRate}`,
+      `${where}: strides and dilationRate cannot both exceed 1, received ${showShape(strides)} and ${showShape(dilationRate)}`,
     )
   return { kernelSize: pairOf(where, 'kernelSize', options.kernelSize), strides, padding, dilationRate }
 }

@@ -10,6 +10,7 @@ import { sameShape } from '../../util/host-tensor.ts'
 import { type Activation, activate } from '../activations.ts'
 import { type Initializer, type InitializerName, toInitializer } from '../initializers.ts'
 import { describe, type LayerDefinition, layerError, only, showPublic, vectors } from '../layer.ts'
+import { checkFraction, checkNumber } from '../options.ts'
 import type { Regularizer } from '../regularizers.ts'
 
 export interface DenseOptions {
@@ -105,13 +106,10 @@ export function rescaling(options: {
   readonly offset?: number
   readonly name?: string
 }) {
-  checkRange('rescaling', 'scale', options.scale, -Infinity)
-  return describe({
-    layer: 'rescaling',
-    name: options.name,
-    scale: options.scale,
-    offset: options.offset ?? 0,
-  })
+  const { name, scale, offset = 0 } = options
+  checkNumber('rescaling', 'scale', scale)
+  checkNumber('rescaling', 'offset', offset)
+  return describe({ layer: 'rescaling', name, scale, offset })
 }
 
 export const rescalingDefinition: LayerDefinition = {
@@ -126,8 +124,7 @@ export const rescalingDefinition: LayerDefinition = {
  * @throws UsageError where rate is outside [0, 1)
  */
 export function dropout(rate: number, options: { readonly name?: string } = {}) {
-  checkRange('dropout', 'rate', rate, 0, 1)
-  if (rate === 1) checkRange('dropout', 'rate', Number.NaN, 0, 1)
+  checkFraction('dropout', 'rate', rate)
   return describe({ layer: 'dropout', name: options.name, rate })
 }
 

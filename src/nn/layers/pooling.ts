@@ -4,7 +4,7 @@ import { reduceMax, reduceMean } from '../../graph/ops/reduce.ts'
 import { reshape } from '../../graph/ops/shape.ts'
 import type { Pair } from '../../graph/ops/window.ts'
 import { describe, featureMaps, type LayerDefinition } from '../layer.ts'
-import { layerWindow, type Padding, windowOptions } from './convolution.ts'
+import { layerWindow, type Padding, pairOf, windowOptions } from './convolution.ts'
 
 export interface PoolingOptions {
   readonly name?: string
@@ -20,7 +20,8 @@ function poolingOptions(
   where: string,
   { name, poolSize = 2, strides = poolSize, padding = 'valid' }: PoolingOptions,
 ) {
-  return { name, ...windowOptions(where, { kernelSize: poolSize, strides, padding }) }
+  const kernelSize = pairOf(where, 'poolSize', poolSize)
+  return { name, ...windowOptions(where, { kernelSize, strides, padding }) }
 }
 
 /** The maximum of each window. [N, H, W, C] to [N, H', W', C]. Keras's MaxPooling2D and its defaults. */

@@ -1,0 +1,118 @@
+/** The options that several commands share, and how their values are read. */
+import { type Command, Option } from 'commander'
+import {
+  adagrad,
+  adam,
+  adamW,
+  nadam,
+  type Optimizer,
+  type OptimizerName,
+  rmsprop,
+  sgd,
+} from '../nn/optimizers.ts'
+import type { Device } from '../runtime/engine.ts'
+import { UsageError, unknownName } from '../util/errors.ts'
+
+const factories = { sgd, rmsprop, adam, adamW, nadam, adagrad } satisfies Record<
+  OptimizerName,
+  (options?: { learningRate?: number }) => Optimizer
+>
+const devices: readonly Device[] = ['cpu', 'cuda', 'webgpu']
+
+/** A whole number of at least `least`. */
+export function wholeNumber(flag: string, least: number): (text: string) => number {
+  return text => {
+    const value = numberOf(text)
+    if (Number.isSafeInteger(value) && value >= least) return value
+    throw new UsageError(`${flag}: expected a whole number of at least ${least}, received "${text}"`)
+  }
+}
+
+/** A finite number of at least `least`. */
+export function number(flag: string, least: number): (text: string) => number {
+  return text => {
+    const value = numberOf(text)
+    if (Number.isFinite(value) && value >= least) return value
+    throw new UsageError(`${flag}: expected a number of at least ${least}, received "${text}"`)
+  }
+}
+
+/** One of some names. */
+export function oneOf<T extends string>(what: string, names: readonly T[]): (text: string) => T {
+  return text => {
+    const found = names.find(name => name === text)
+    if (found !== undefined) return found
+    throw unknownName(what, text, names)
+  }
+}
+
+/** `3`: the seeds 1, 2, 3. `1,2,5`: these seeds. */
+export function seedList(text: string): number[] {
+  const parts = text.split(',')
+  const values = parts.map(numberOf)
+  const fail = () =>
+    new UsageError(`--seeds: expected a number of seeds or a list as 1,2,5, received "${text}"`)
+  if (!values.every(value => Number.isSafeInteger(value) && value >= 0)) throw fail()
+  if (values.length > 1) {
+    if (new Set(values).size < values.length)
+      throw new UsageError(`--seeds: expected each seed once, received "${text}"`)
+    return values
+  }
+  if (values[0]! < 1) throw fail()
+  return Array.from({ length: values[0]! }, (_, i) => i + 1)
+}
+
+function numberOf(text: string): number {
+  return /\S/.test(text) && !/\s/.test(text) ? Number(text) : Number.NaN
+}
+
+export interface EngineFlags {
+  readonly threads?: number
+  readonly device?: Device
+}
+
+export interface OptimizerFlags {
+  readonly optimizer?: OptimizerName
+  readonly learningRate?: number
+}
+
+export function addEngineOptions(command: Command, threads: string): Command {
+  return command
+    .option('--threads <n>', threads, wholeNumber('--threads', 1))
+    .option('--device <name>', `${devices.join(', ')} (default: cpu)`, oneOf('device', devices))
+}
+
+export function addOptimizerOptions(command: Command, byDefault: string): Command {
+  const names = Object.keys(factories) as OptimizerName[]
+  return command
+    .option('--optimizer <name>', `${names.join(', ')} (default: ${byDefault})`, oneOf('optimizer', names))
+    .option('--learning-rate <x>', "default: the optimizer's own", number('--learning-rate', 0))
+}
+
+export function addCommonOptions(command: Command): Command {
+  return command
+    .option('--json', 'print one JSON document on stdout instead of text')
+    .addOption(new Option('--verbose', 'with an error, print where it came from'))
+}
+
+/** The optimizer that the flags name, or `base` with the learning rate that they give. */
+export function optimizerOf({ optimizer, learningRate }: OptimizerFlags, base: Optimizer): Optimizer {
+  const rate = learningRate === undefined ? {} : { learningRate }
+  if (optimizer !== undefined) return factories[optimizer](rate)
+  if (learningRate === undefined) return base
+  const { optimizer: name, ...options } = base
+  return (factories[name] as (options: object) => Optimizer)({ ...options, ...rate })
+}
+
+/** Throws where a flag was given that a resumed run takes from its folder. */
+export function refuseWithResume(command: Command, allowed: readonly string[]): void {
+  for (const option of command.options) {
+    const name = option.attributeName()
+    if (allowed.includes(name) || command.getOptionValueSource(name) !== 'cli') continue
+    const others = command.options.filter(other => allowed.includes(other.attributeName()))
+    const flags = others.map(({ long }) => long).filter(long => long !== '--resume')
+    throw new UsageError(
+      `${option.long} cannot be changed with --resume: the folder tells it; only ${flags.join(', ')} may be given`,
+    )
+  }
+}

@@ -1,0 +1,98 @@
+/** What `fovea train` shows on stderr while it trains. */
+import type { EpochRecord, TrainEvent } from '../train/spec.ts'
+import { clock, duration, grouped, lossText, percent, plural } from './format.ts'
+import { Screen } from './screen.ts'
+
+type Progress = Extract<TrainEvent, { type: 'progress' }>
+
+export class TrainDisplay {
+  readonly #screen = new Screen()
+  #validated = false
+  #progress: Progress | undefined
+  #stopping = false
+
+  /** The line above all: what is trained, and where it is kept. */
+  begin(title: string, folder: string): void {
+    const { bold, dim } = this.#screen.colors
+    this.#screen.line(`${bold(title)}  ${dim(folder)}`)
+  }
+
+  event(event: TrainEvent): void {
+    switch (event.type) {
+      case 'begin':
+        this.#begin(event)
+        return
+      case 'progress':
+        this.#progress = event
+        return
+      case 'epoch':
+        this.#screen.line(
+          this.#screen.live ? this.#row(event.record, event.epochs) : sentence(event.record, event.epochs),
+        )
+        return
+      case 'stopped':
+        this.#screen.line(
+          `  stopped early after epoch ${event.epoch}: the parameters of epoch ${event.bestEpoch} are kept`,
+        )
+    }
+  }
+
+  /** The first Ctrl-C. */
+  stopping(): void {
+    this.#stopping = true
+    if (!this.#screen.live) this.#screen.line('stopping: writing the checkpoint')
+  }
+
+  end(): void {
+    this.#screen.hide()
+  }
+
+  #begin(event: Extract<TrainEvent, { type: 'begin' }>): void {
+    const { parameters, trainImages, validationImages, epoch, step } = event
+    this.#validated = validationImages > 0
+    const from = epoch > 0 || step > 0 ? `, going on at epoch ${epoch + 1}, step ${step + 1}` : ''
+    const validation = this.#validated ? `, ${grouped(validationImages)} to validate` : ''
+    this.#screen.line(
+      `  ${plural(parameters, 'parameter')}, ${grouped(trainImages)} images to train${validation}${from}`,
+    )
+    if (!this.#screen.live) return
+    this.#screen.line()
+    this.#screen.line(this.#screen.colors.dim(this.#titles()))
+    this.#screen.show(() => this.#paint())
+  }
+
+  #titles(): string {
+    const validation = this.#validated ? '  validation loss  accuracy' : ''
+    return `    epoch    loss  accuracy${validation}  seconds  images/s`
+  }
+
+  #row(record: EpochRecord, epochs: number): string {
+    const validation = this.#validated
+      ? `  ${lossText(record.validationLoss!).padStart(15)}  ${percent(record.validationAccuracy!).padStart(8)}`
+      : ''
+    return `  ${`${record.epoch}/${epochs}`.padStart(7)}  ${lossText(record.trainLoss).padStart(6)}  ${percent(record.trainAccuracy).padStart(8)}${validation}  ${record.seconds.toFixed(1).padStart(7)}  ${grouped(record.imagesPerSecond).padStart(8)}`
+  }
+
+  #paint(): string[] {
+    const { dim, yellow } = this.#screen.colors
+    if (this.#stopping) return [yellow('  stopping: writing the checkpoint (Ctrl-C again to quit at once)')]
+    const progress = this.#progress
+    if (!progress) return [dim('  compiling')]
+    const { epoch, epochs, step, stepsPerEpoch, loss, accuracy, imagesPerSecond, secondsLeft } = progress
+    if (step === stepsPerEpoch && epoch === epochs) return [dim('  testing')]
+    const head = `  ${`${epoch}/${epochs}`.padStart(7)}  ${lossText(loss).padStart(6)}  ${percent(accuracy).padStart(8)}  `
+    const tail = `  ${grouped(imagesPerSecond).padStart(7)} images/s  ${clock(secondsLeft)} left`
+    const width = Math.min(40, Math.max(8, this.#screen.width - head.length - tail.length - 1))
+    return [head + this.#screen.bar(step / stepsPerEpoch, width) + dim(tail)]
+  }
+}
+
+function sentence(record: EpochRecord, epochs: number): string {
+  const { epoch, trainLoss, trainAccuracy, validationLoss, validationAccuracy, seconds, imagesPerSecond } =
+    record
+  const validation =
+    validationLoss === undefined
+      ? ''
+      : `, validation loss ${lossText(validationLoss)}, validation accuracy ${percent(validationAccuracy!)}`
+  return `epoch ${epoch}/${epochs}: loss ${lossText(trainLoss)}, accuracy ${percent(trainAccuracy)}${validation}, ${duration(seconds)}, ${grouped(imagesPerSecond)} images/s`
+}

@@ -1,0 +1,181 @@
+/** `fovea train`: one model, one data set, one seed. */
+import type { Command } from 'commander'
+import type { DataSet } from '../data/data-set.ts'
+import { crossEntropy } from '../nn/losses.ts'
+import { adam } from '../nn/optimizers.ts'
+import { openEngine } from '../runtime/node.ts'
+import type { Checkpoint } from '../train/checkpoint.ts'
+import { Interrupted } from '../train/fit.ts'
+import { checkSpec, type TrainingSpec } from '../train/spec.ts'
+import { runTrial, type TrialResult } from '../train/trial.ts'
+import { UsageError } from '../util/errors.ts'
+import { architectureNamed, architectures } from '../zoo/index.ts'
+import { warn } from './failure.ts'
+import { duration, grouped, lossText, percent } from './format.ts'
+import { interruptible } from './interrupt.ts'
+import { loadData } from './load-data.ts'
+import {
+  addCommonOptions,
+  addEngineOptions,
+  addOptimizerOptions,
+  type EngineFlags,
+  number,
+  type OptimizerFlags,
+  optimizerOf,
+  refuseWithResume,
+  wholeNumber,
+} from './options.ts'
+import { inNewFolder, openRun } from './run-folder.ts'
+import { colorsOf } from './terminal.ts'
+import { TrainDisplay } from './train-display.ts'
+
+interface Flags extends EngineFlags, OptimizerFlags {
+  readonly model?: string
+  readonly dataset: string
+  readonly data?: string
+  readonly epochs: number
+  readonly batchSize: number
+  readonly seed: number
+  readonly fraction: number
+  readonly validation: number
+  readonly earlyStopping?: number
+  readonly out?: string
+  readonly resume?: string
+  readonly checkpointEvery: number
+  readonly json?: boolean
+}
+
+/** What may be given with --resume: what does not define the trial, and the number of epochs. */
+const WITH_RESUME = ['resume', 'epochs', 'threads', 'device', 'data', 'checkpointEvery', 'json', 'verbose']
+
+const EXAMPLES = `
+Examples:
+  fovea train --model singh-brar/basic --epochs 5
+  fovea train --model singh-brar/sparse --optimizer sgd --learning-rate 0.01 --seed 7
+  fovea train --model singh-brar/basic --dataset fashion-mnist-subset --json > result.json
+  fovea train --resume runs/singh-brar-basic_fashion-mnist_seed-1 --epochs 20
+
+Ctrl-C writes a checkpoint; --resume goes on from it as if nothing had happened.`
+
+export function addTrainCommand(program: Command): void {
+  const command = program
+    .command('train')
+    .description('train a model, keep checkpoints, and test it at the end')
+    .option('--model <name>', 'what to train; fovea models lists the names')
+    .option('--dataset <name>', 'what to train on; fovea datasets lists the names', 'fashion-mnist')
+    .option('--data <dir>', "a folder with the data set's files; default: cache, Debian's package, network")
+    .option('--epochs <n>', 'passes over the training images', wholeNumber('--epochs', 1), 10)
+    .option('--batch-size <n>', 'images of one step', wholeNumber('--batch-size', 1), 32)
+  addOptimizerOptions(command, 'adam')
+    .option('--seed <n>', 'draws weights, split, order and masks', wholeNumber('--seed', 0), 1)
+    .option('--fraction <x>', 'share of the training images to train on', number('--fraction', 0), 1)
+    .option('--validation <x>', 'a share (below 1) or a number of images', number('--validation', 0), 0.1)
+    .option(
+      '--early-stopping <epochs>',
+      'stop after so many epochs without a lower validation loss, keep the best',
+      wholeNumber('--early-stopping', 0),
+    )
+    .option('--out <dir>', 'a new folder; default: runs/MODEL_DATASET_seed-N')
+    .option('--resume <dir>', 'go on with the trial of this folder')
+    .option('--checkpoint-every <seconds>', 'time between checkpoints', number('--checkpoint-every', 0), 15)
+  addEngineOptions(command, 'threads of one step (default: all cores)')
+  addCommonOptions(command)
+    .addHelpText('after', EXAMPLES)
+    .action((flags: Flags) => train(flags, command))
+}
+
+async function train(flags: Flags, command: Command): Promise<void> {
+  const result =
+    flags.resume === undefined ? await trainNew(flags) : await trainOn(flags.resume, flags, command)
+  if (flags.json) {
+    process.stdout.write(`${JSON.stringify(result, undefined, 2)}\n`)
+    return
+  }
+  const { bold } = colorsOf(process.stdout)
+  const { test, seconds } = result
+  process.stdout.write(
+    `test accuracy ${bold(percent(test.accuracy))}, loss ${lossText(test.loss)} on ${grouped(test.images)} images; ${duration(seconds)} of training; ${result.checkpoint}\n`,
+  )
+}
+
+async function trainNew(flags: Flags): Promise<TrialResult> {
+  const { model, dataset, batchSize, epochs, seed, fraction, validation, earlyStopping: patience } = flags
+  if (model === undefined) {
+    const names = architectures.map(({ name }) => name)
+    throw new UsageError(`train: expected --model NAME or --resume DIR; models: ${names.join(', ')}`)
+  }
+  const architecture = architectureNamed(model)
+  const optimizer = optimizerOf(flags, adam())
+  const dataSet = await loadData(dataset, flags.data)
+  const spec: TrainingSpec = {
+    model: architecture.build(dataSet.imageShape, dataSet.classes.length),
+    dataSet: { name: dataSet.name, hash: dataSet.hash },
+    split: { fraction, validation },
+    loss: crossEntropy(),
+    optimizer,
+    batchSize,
+    epochs,
+    seed,
+    ...(patience === undefined ? {} : { earlyStopping: { monitor: 'loss', patience } }),
+  }
+  checkSpec(spec)
+  const work = (folder: string) => run(spec, dataSet, folder, flags, flags)
+  if (flags.out !== undefined) return await work(flags.out)
+  return await inNewFolder(`runs/${model.replaceAll('/', '-')}_${dataset}_seed-${seed}`, work)
+}
+
+/** Goes on with a trial on as many threads and on the device that it had, unless others are asked for. */
+async function trainOn(folder: string, flags: Flags, command: Command): Promise<TrialResult> {
+  refuseWithResume(command, WITH_RESUME)
+  const { spec, engine, position } = await openRun(folder)
+  const epochs = command.getOptionValueSource('epochs') === 'cli' ? flags.epochs : spec.epochs
+  if (epochs < position.epoch)
+    throw new UsageError(`--epochs: expected at least ${position.epoch}, which are done, received ${epochs}`)
+  const { threads = engine.threads, device = engine.device } = flags
+  warnOfOthers(engine, threads, device)
+  const dataSet = await loadData(spec.dataSet.name, flags.data)
+  return await run({ ...spec, epochs }, dataSet, folder, { threads, device }, flags)
+}
+
+function warnOfOthers(engine: Checkpoint['engine'], threads: number, device: string): void {
+  if (threads === engine.threads && device === engine.device) return
+  const show = (t: number, d: string) => `${t} ${t === 1 ? 'thread' : 'threads'} on ${d}`
+  warn(
+    `so far the trial ran with ${show(engine.threads, engine.device)}, from here with ${show(threads, device)}: the last bits of its results may differ`,
+  )
+}
+
+async function run(
+  spec: TrainingSpec,
+  dataSet: DataSet,
+  directory: string,
+  { threads, device }: EngineFlags,
+  { resume, checkpointEvery }: Pick<Flags, 'resume' | 'checkpointEvery'>,
+): Promise<TrialResult> {
+  const display = new TrainDisplay()
+  display.begin(`${spec.model.name} on ${dataSet.title}, seed ${spec.seed}`, directory)
+  const engine = await openEngine({
+    ...(threads === undefined ? {} : { threads }),
+    ...(device === undefined ? {} : { device }),
+  })
+  try {
+    return await interruptible(
+      () => display.stopping(),
+      signal =>
+        runTrial(spec, dataSet, {
+          engine,
+          directory,
+          resume: resume !== undefined,
+          everySeconds: checkpointEvery,
+          onEvent: event => display.event(event),
+          signal,
+        }),
+    )
+  } catch (error) {
+    if (!(error instanceof Interrupted)) throw error
+    throw new Interrupted(`${error.message}; go on with: fovea train --resume ${directory}`)
+  } finally {
+    display.end()
+    await engine.close()
+  }
+}
