@@ -19,11 +19,11 @@ interface ConvCase {
 const windowFor = ({ size, kernel, strides = [1, 1], padding = 'valid', dilation = [1, 1] }: ConvCase) =>
   windowOf('table', size, kernel, strides, padding, dilation)
 
-/** The three forms, and their geometries. More than 4 channels take the gather form, fewer that of few channels. */
+/** The three forms, each by the name that its labels begin with, and their geometries. */
 const convCases: Readonly<Record<string, ConvCase>> = {
   pointwise: { size: [2, 3], kernel: [1, 1], channels: 5 },
   'pointwise of one channel': { size: [2, 3], kernel: [1, 1], channels: 1 },
-  '1x1 with strides': { size: [4, 3], kernel: [1, 1], channels: 5, strides: [2, 2] },
+  'gather 1x1 with strides': { size: [4, 3], kernel: [1, 1], channels: 5, strides: [2, 2] },
   'few channels valid': { size: [4, 4], kernel: [3, 3], channels: 1 },
   'few channels same': { size: [3, 4], kernel: [3, 2], channels: 2, padding: 'same' },
   'few channels strides 2 same': {
@@ -66,6 +66,12 @@ const convCases: Readonly<Record<string, ConvCase>> = {
 }
 
 const convRows = Object.entries(convCases)
+
+/** The form that each case takes, by its label. */
+export const convForms = convRows.map(
+  ([label, one]) => [label, c.formOf(one.channels, windowFor(one))] as const,
+)
+
 const IMAGES = 2
 const FILTERS = 3
 const mapsOf = ({ size, channels }: ConvCase) => normal(...size, IMAGES, channels)
@@ -138,15 +144,25 @@ const poolRows = (op: typeof maxPool): Row[] =>
   )
 
 export const windowEntries: Readonly<Record<string, Entry>> = {
-  Conv: convRows.flatMap(([label, one]) => {
-    const window = windowFor(one)
-    return [
-      smooth(`${label}, bias`, [mapsOf(one), kernelOf(one), normal(FILTERS)], (x, w, b) =>
-        c.conv(x, w, b, window),
-      ),
-      row(label, [mapsOf(one), kernelOf(one)], (x, w) => c.conv(x, w, undefined, window)),
-    ]
-  }),
+  Conv: [
+    ...convRows.flatMap(([label, one]) => {
+      const window = windowFor(one)
+      return [
+        smooth(`${label}, bias`, [mapsOf(one), kernelOf(one), normal(FILTERS)], (x, w, b) =>
+          c.conv(x, w, b, window),
+        ),
+        row(label, [mapsOf(one), kernelOf(one)], (x, w) => c.conv(x, w, undefined, window)),
+      ]
+    }),
+    smooth(
+      'one input under windows that differ in dilation',
+      [normal(4, 4, 2, 5), normal(2, 2, 5, 2), normal(2, 2, 5, 2)],
+      (x, v, w) => {
+        const plain = windowOf('table', [4, 4], [2, 2], [1, 1], 'valid')
+        return [c.conv(x, v, undefined, plain), c.conv(x, w, undefined, { ...plain, dilation: [2, 2] })]
+      },
+    ),
+  ],
   ConvInputGradient: convGradientRows(
     (one, dy) => [dy, kernelOf(one)],
     (one, window) => (dy, w) => apply(c.ConvInputGradient, [dy, w], { ...window, size: one.size }),

@@ -1,8 +1,10 @@
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { emitGraph } from '../src/compile/emit.ts'
 import { compileEvaluation } from '../src/compile/evaluate-program.ts'
 import { compilePrediction } from '../src/compile/predict-program.ts'
 import { compileTraining, type TrainProgram } from '../src/compile/train-program.ts'
+import { leakyRelu as leakyReluOf, mul, sub } from '../src/graph/ops/elementwise.ts'
 import { softmax } from '../src/graph/ops/reduce.ts'
 import { input } from '../src/graph/ops/source.ts'
 import type { Layer } from '../src/nn/layer.ts'
@@ -481,6 +483,26 @@ describe('dropout', () => {
     await loaded.release()
     expect(results.loss!.data[0]).toBe(results.loss!.data[1])
   })
+})
+
+test('equal computations and constants are emitted once, different ones each', () => {
+  const x = input('x', 'float32', [3])
+  const named = [
+    leakyReluOf(x, 0.1),
+    leakyReluOf(x, 0.3),
+    leakyReluOf(x, 0.1),
+    mul(x, 2),
+    sub(mul(x, 2), 2),
+  ].map((tensor, i) => ({ name: `y${i}`, tensor }))
+  const { nodes, initializers } = emitGraph(named, [x])
+  expect(nodes.map(({ op, inputs, outputs }) => `${outputs} = ${op}(${inputs})`)).toEqual([
+    'y0 = LeakyRelu(x)',
+    'y1 = LeakyRelu(x)',
+    'y3 = Mul(x,constant_0)',
+    'y4 = Sub(y3,constant_0)',
+    'y2 = Identity(y0)',
+  ])
+  expect(initializers).toHaveLength(1)
 })
 
 test('the emitted program of a tiny net', () => {

@@ -1,5 +1,5 @@
 /** Every kind of layer and its rule. */
-import { unknownName } from '../util/errors.ts'
+import { UsageError, unknownName } from '../util/errors.ts'
 import * as divisive from './brain/divisive-normalization.ts'
 import { kWinnersTakeAllDefinition } from './brain/k-winners-take-all.ts'
 import * as lateral from './brain/lateral-inhibition.ts'
@@ -42,10 +42,27 @@ const definitions = {
   pushPullConv2d: pushPullConv2dDefinition,
 } satisfies Record<string, LayerDefinition>
 
+/** The kinds of layers that Fovea has. */
 export const layerKinds = Object.keys(definitions)
+
+const registered = new Map<string, LayerDefinition>()
+
+/**
+ * Makes a kind of layer known, so that models may use descriptions `{ layer: kind, ... }`.
+ *
+ * @throws UsageError where the kind exists with another rule
+ */
+export function registerLayer(kind: string, definition: LayerDefinition): void {
+  const known = Object.hasOwn(definitions, kind) || (registered.get(kind) ?? definition) !== definition
+  if (known) throw new UsageError(`registerLayer: expected a new kind, received "${kind}", which exists`)
+  registered.set(kind, definition)
+}
 
 /** The rule of a layer's kind. */
 export function layerDefinition(layer: Layer): LayerDefinition {
-  if (!Object.hasOwn(definitions, layer.layer)) throw unknownName('layer', layer.layer, layerKinds)
+  const own = registered.get(layer.layer)
+  if (own) return own
+  if (!Object.hasOwn(definitions, layer.layer))
+    throw unknownName('layer', layer.layer, [...layerKinds, ...registered.keys()])
   return definitions[layer.layer as keyof typeof definitions]
 }

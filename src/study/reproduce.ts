@@ -4,7 +4,7 @@ import type { DataSet } from '../data/data-set.ts'
 import type { Engine } from '../runtime/engine.ts'
 import { type Summary, summarize } from '../stats/summary.ts'
 import { Interrupted } from '../train/fit.ts'
-import type { TrainEvent, TrainingSpec } from '../train/spec.ts'
+import { type TrainEvent, type TrainingSpec, trainingSpec } from '../train/spec.ts'
 import { runTrial, type TrialResult } from '../train/trial.ts'
 import { FoveaError } from '../util/errors.ts'
 import { architectureNamed } from '../zoo/index.ts'
@@ -42,16 +42,19 @@ export function planTrials(
       arm,
       seed,
       directory: join(directory, arm.name.replace(/[^a-z0-9-]+/g, '-').replace(/-$/, ''), `seed-${seed}`),
-      spec: {
-        model: architectureNamed(arm.architecture).build(dataSet.imageShape, dataSet.classes.length),
-        dataSet: { name: dataSet.name, hash: dataSet.hash },
-        split: { fraction: arm.fraction, validation: training.validation },
-        loss: training.loss,
-        optimizer: changes.optimizer ?? training.optimizer,
-        batchSize: changes.batchSize ?? training.batchSize,
-        epochs: changes.epochs ?? scale.epochs,
-        seed,
-      },
+      spec: trainingSpec(
+        architectureNamed(arm.architecture).build(dataSet.imageShape, dataSet.classes.length),
+        dataSet,
+        {
+          split: { fraction: arm.fraction, validation: training.validation },
+          loss: training.loss,
+          optimizer: changes.optimizer ?? training.optimizer,
+          batchSize: changes.batchSize ?? training.batchSize,
+          epochs: changes.epochs ?? scale.epochs,
+          seed,
+          ...(training.test === 'best epoch' ? { earlyStopping: { monitor: 'accuracy' as const } } : {}),
+        },
+      ),
     })),
   )
 }

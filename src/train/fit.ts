@@ -160,7 +160,7 @@ class Trainer {
     const { earlyStopping } = this.spec
     const { epoch, best } = this.position
     const waited = best ? epoch - best.epoch : 0
-    return earlyStopping !== undefined && waited > 0 && waited >= earlyStopping.patience
+    return waited > 0 && waited >= (earlyStopping?.patience ?? Number.POSITIVE_INFINITY)
   }
 
   /** Puts the state to start from into the engine. */

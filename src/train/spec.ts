@@ -1,31 +1,58 @@
 /** What defines a trial: plain data that can be hashed, stored, and run again. */
+import type { DataSet } from '../data/data-set.ts'
 import type { SplitOptions } from '../data/split.ts'
-import type { Loss } from '../nn/losses.ts'
+import { crossEntropy, type Loss } from '../nn/losses.ts'
 import type { Model } from '../nn/model.ts'
-import type { Optimizer } from '../nn/optimizers.ts'
+import { adam, type Optimizer } from '../nn/optimizers.ts'
 import { checkInteger, checkRange, UsageError } from '../util/errors.ts'
 import { hashJson } from '../util/hash.ts'
 
-/** Stops training when the validation split no longer improves. */
+/** Keeps the parameters of the epoch that is best on the validation split, and stops when it no longer improves. */
 export interface EarlyStopping {
   readonly monitor: 'loss' | 'accuracy'
-  /** Epochs without improvement before stopping. */
-  readonly patience: number
+  /** Epochs without improvement before stopping. Default: all epochs are run. */
+  readonly patience?: number
   /** What counts as improvement. Default: 0. */
   readonly minDelta?: number
 }
 
+/** A trial. The defaults are those of {@link trainingSpec}. */
 export interface TrainingSpec {
   readonly model: Model
   readonly dataSet: { readonly name: string /** SHA-256 of images and labels. */; readonly hash: string }
+  /** Default: all training images, of which 10 % validate. */
   readonly split: Omit<SplitOptions, 'seed'>
+  /** Default: cross-entropy. */
   readonly loss: Loss
+  /** Default: Adam with Keras's defaults. */
   readonly optimizer: Optimizer
+  /** Images of one step. Default: 32. */
   readonly batchSize: number
+  /** Default: 10. */
   readonly epochs: number
+  /** Of weights, split, order and all other random numbers. Default: 1. */
   readonly seed: number
   /** With it, the parameters of the best epoch are restored at the end. Default: none. */
   readonly earlyStopping?: EarlyStopping
+}
+
+/** The specification of a trial of `model` on a loaded data set. */
+export function trainingSpec(
+  model: Model,
+  dataSet: DataSet,
+  options: Partial<Omit<TrainingSpec, 'model' | 'dataSet'>> = {},
+): TrainingSpec {
+  return {
+    model,
+    dataSet: { name: dataSet.name, hash: dataSet.hash },
+    split: { fraction: 1, validation: 0.1 },
+    loss: crossEntropy(),
+    optimizer: adam(),
+    batchSize: 32,
+    epochs: 10,
+    seed: 1,
+    ...options,
+  }
 }
 
 /** Throws a UsageError where a number of the specification is out of range. */
@@ -34,7 +61,7 @@ export function checkSpec(spec: TrainingSpec): void {
   checkInteger('train', 'batchSize', spec.batchSize, 1)
   checkInteger('train', 'seed', spec.seed, 0)
   if (!spec.earlyStopping) return
-  checkInteger('earlyStopping', 'patience', spec.earlyStopping.patience, 0)
+  checkInteger('earlyStopping', 'patience', spec.earlyStopping.patience ?? 0, 0)
   checkRange('earlyStopping', 'minDelta', spec.earlyStopping.minDelta ?? 0, 0)
   if (spec.split.validation === 0)
     throw new UsageError('earlyStopping: expected a validation split to watch, received validation 0')

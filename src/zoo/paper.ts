@@ -58,8 +58,10 @@ export interface Paper {
     readonly optimizer: Optimizer
     readonly loss: Loss
     readonly batchSize: number
-    /** Share of the training images held out for the loss curves. */
+    /** Share of the training images held out for validation. */
     readonly validation: number
+    /** Test the parameters of the epoch with the best validation accuracy, or those of the last epoch. */
+    readonly test: 'best epoch' | 'last epoch'
   }
   /** What the paper leaves out of its protocol and was assumed. */
   readonly assumed: readonly string[]

@@ -101,10 +101,10 @@ export const singhBrar2024: Paper = {
   question: 'Do sparse connectivity and lateral inhibition help a small CNN on Fashion-MNIST?',
   architectures: [basic, sparse, inhibited],
   arms,
-  training: { optimizer: adam(), loss: crossEntropy(), batchSize: 32, validation: 0.1 },
+  training: { optimizer: adam(), loss: crossEntropy(), batchSize: 32, validation: 0.1, test: 'best epoch' },
   assumed: [
     'Adam with a learning rate of 0.001, minibatches of 32, cross-entropy',
-    '10 % of the training images, stratified, are held out for validation; the last epoch is tested',
+    '10 % of the training images, stratified, are held out for validation; the epoch that is best on them is tested',
     '"25 %": trained on a stratified quarter of the training images, tested on all 10,000 test images (section 3.1)',
   ],
   scales: {

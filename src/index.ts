@@ -1,0 +1,35 @@
+/** Fovea as a library, on Node. */
+export { compileEvaluation, type EvaluateProgram } from './compile/evaluate-program.ts'
+export { compilePrediction } from './compile/predict-program.ts'
+export { compileTraining, type TrainProgram, type TrainSpec } from './compile/train-program.ts'
+export type { DataSet, LabelledImages, LoadOptions } from './data/data-set.ts'
+export { dataSetNames, describeDataSets, loadDataSet } from './data/registry.ts'
+export { minibatchOrder, type SplitOptions, splitTraining, type TrainingSplit } from './data/split.ts'
+export * as graph from './graph/index.ts'
+export * from './nn/brain/index.ts'
+export * from './nn/index.ts'
+export { describe, featureMaps, type LayerDefinition, layerError, type Scope, vectors } from './nn/layer.ts'
+export { registerLayer } from './nn/layers.ts'
+export type { Device, Engine, EngineOptions, Program, RunCall } from './runtime/engine.ts'
+export { openEngine } from './runtime/node.ts'
+export { type Checkpoint, loadCheckpoint, saveCheckpoint } from './train/checkpoint.ts'
+export {
+  Diverged,
+  type FitOptions,
+  type FitResult,
+  fit,
+  Interrupted,
+  storeTrainingImages,
+} from './train/fit.ts'
+export {
+  type EarlyStopping,
+  type EpochRecord,
+  type TrainEvent,
+  type TrainingSpec,
+  trainingSpec,
+} from './train/spec.ts'
+export { runTrial, type TrialOptions, type TrialResult, trainedValues } from './train/trial.ts'
+export { FoveaError, UsageError } from './util/errors.ts'
+export { type HostTensor, hostTensor } from './util/host-tensor.ts'
+export { architectureNamed, architectures, paperNamed, papers } from './zoo/index.ts'
+export type { Architecture, Arm, Claim, Paper, Scale } from './zoo/paper.ts'
