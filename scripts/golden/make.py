@@ -17,7 +17,7 @@ sys.dont_write_bytecode = True
 
 import common  # noqa: E402
 
-FILES = ["ops", "layers", "losses", "optimizers", "schedules", "initializers", "training"]
+FILES = ["ops", "layers", "losses", "optimizers", "schedules", "initializers", "training", "brain"]
 
 
 def main(names: list[str]) -> None:

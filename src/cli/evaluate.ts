@@ -20,8 +20,8 @@ interface Flags extends EngineFlags {
 
 const EXAMPLES = `
 Examples:
-  fovea evaluate runs/singh-brar-basic_fashion-mnist_seed-1
-  fovea evaluate runs/singh-brar-basic_fashion-mnist_seed-1 --dataset mnist --json`
+  fovea evaluate runs/my-run
+  fovea evaluate runs/my-run --dataset mnist --json`
 
 export function addEvaluateCommand(program: Command): void {
   const command = program

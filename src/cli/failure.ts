@@ -6,7 +6,8 @@ import { FoveaError } from '../util/errors.ts'
 export function reportFailure(error: unknown, verbose: boolean): number {
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return 0
-    complain(fromCommander(error))
+    // Without a command it has shown the help already.
+    if (error.code !== 'commander.help') complain(fromCommander(error))
     return 2
   }
   const known = error instanceof FoveaError

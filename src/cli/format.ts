@@ -53,7 +53,7 @@ export function wrapped(text: string, width: number, first: string): string {
   const lines: string[] = []
   let line = first.trimEnd()
   let empty = true
-  for (const word of text.split(' ')) {
+  for (const word of text.split(/ (?!%)/)) {
     const longer = empty ? first + word : `${line} ${word}`
     if (empty || longer.length <= width) line = longer
     else {

@@ -25,13 +25,14 @@ interface Prediction {
 }
 
 const NOTES = `
-Any picture that can be read (PNG, JPEG, WebP, GIF, TIFF, AVIF, SVG) is fitted into the model's input with its
-proportions kept, and made grey where the model is. The images of MNIST and Fashion-MNIST are light on black: with
---invert auto a grey picture is inverted where its border is light (its mean above half).
+Any picture that can be read (PNG, JPEG, WebP, GIF, TIFF, AVIF, SVG) is fitted
+into the model's input with its proportions kept, and made grey where the model
+is. The images of MNIST and Fashion-MNIST are light on black: with --invert auto
+a grey picture is inverted where its border is light (its mean above half).
 
 Examples:
-  fovea predict runs/singh-brar-basic_fashion-mnist_seed-1 shoe.jpg
-  fovea predict runs/singh-brar-basic_fashion-mnist_seed-1 photos/*.png --top 1 --json`
+  fovea predict runs/my-run shoe.jpg
+  fovea predict runs/my-run photos/*.png --top 1 --json`
 
 export function addPredictCommand(program: Command): void {
   const command = program

@@ -10,11 +10,12 @@ import { addTrainCommand } from './train.ts'
 
 const EXAMPLES = `
 Examples:
-  fovea reproduce singh-brar-2024                     a paper's comparison, in minutes
-  fovea train --model singh-brar/basic --epochs 5     one model
-  fovea predict runs/singh-brar-basic_fashion-mnist_seed-1 shoe.jpg
+  fovea reproduce singh-brar-2024                    a paper's claims, in minutes
+  fovea train --model singh-brar/basic --epochs 5    one model
+  fovea predict runs/my-run shoe.jpg                 what a picture shows
 
-fovea COMMAND --help tells more. Exit codes: 0 done, 1 failed, 2 a wrong request, 130 interrupted.`
+fovea COMMAND --help tells more.
+Exit codes: 0 done, 1 failed, 2 a wrong request, 130 interrupted.`
 
 /** The program with all its commands; errors are thrown, not printed. */
 export function createProgram(): Command {

@@ -57,8 +57,8 @@ const WITH_RESUME = ['resume', 'jobs', 'threads', 'device', 'data', 'json', 'ver
 const EXAMPLES = `
 Papers: ${papers.map(({ id }) => id).join(', ')}
 
-Scales: smoke, on a small part of the data, in seconds; quick, on all images for a few epochs, in minutes; paper, as
-the paper says, in hours.
+Scales: smoke, on a small part of the data, in seconds; quick, on all images for
+a few epochs, in minutes; paper, as the paper says, in hours.
 
 Examples:
   fovea reproduce singh-brar-2024
@@ -147,9 +147,9 @@ async function runStudy(study: Study, dataSet: DataSet, folder: string, flags: F
   const workers = Math.min(flags.jobs ?? cores, trials.length)
   const display = new StudyDisplay(trials, dataSet, workers)
   display.begin(`${paper.id}, ${study.scale}`, [
-    `  ${paper.question}`,
-    `  ${headline(study, trials, dataSet)}`,
-    `  ${plural(workers, 'trial')} at a time, ${plural(threads, 'thread')} each; ${folder}`,
+    paper.question,
+    headline(study, trials, dataSet),
+    `${plural(workers, 'trial')} at a time, ${plural(threads, 'thread')} each; ${folder}`,
   ])
   const open = () => openEngine({ threads, device })
   const failed: { arm: string; seed: number; message: string }[] = []
@@ -192,7 +192,7 @@ async function runStudy(study: Study, dataSet: DataSet, folder: string, flags: F
   } catch (error) {
     if (!(error instanceof Interrupted)) throw error
     throw new Interrupted(
-      `interrupted after ${display.ended} of ${plural(trials.length, 'trial')}, the others at their checkpoints; go on with: fovea reproduce --resume ${folder}`,
+      `interrupted after ${display.ended} of ${plural(trials.length, 'trial')}, nothing is lost; go on with: fovea reproduce --resume ${folder}`,
     )
   } finally {
     display.end()

@@ -1,14 +1,15 @@
 /** The folders that runs are kept in. */
 import { mkdir, rmdir } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import { makeFolder } from '../data/make-folder.ts'
 import { type Checkpoint, loadCheckpoint } from '../train/checkpoint.ts'
 import { checkpointIn } from '../train/trial.ts'
 import { FoveaError } from '../util/errors.ts'
 
 /** Makes a new folder of that path, or of the first of `PATH_2`, `PATH_3` ... that does not exist yet. */
 export async function newFolder(path: string): Promise<string> {
+  await makeFolder(dirname(path))
   try {
-    await mkdir(dirname(path), { recursive: true })
     for (let number = 1; ; number++) {
       const candidate = number === 1 ? path : `${path}_${number}`
       // Making it claims it: another process that asks at the same time gets the next number.

@@ -3,7 +3,7 @@ import type { DataSet } from '../data/data-set.ts'
 import { trainedImages } from '../study/estimate.ts'
 import type { PlannedTrial, StudyEvent } from '../study/reproduce.ts'
 import type { EpochRecord, TrainEvent } from '../train/spec.ts'
-import { clock, duration, grouped, lossText, percent } from './format.ts'
+import { clock, duration, grouped, lossText, percent, wrapped } from './format.ts'
 import { Screen } from './screen.ts'
 
 type Progress = Extract<TrainEvent, { type: 'progress' }>
@@ -21,6 +21,7 @@ export class StudyDisplay {
   readonly #dataSet: DataSet
   readonly #workers: number
   readonly #armWidth: number
+  readonly #epochWidth: number
   readonly #running = new Map<PlannedTrial, Running>()
   readonly #over = new Set<PlannedTrial>()
   /** Images a second by architecture, as last seen. */
@@ -33,6 +34,7 @@ export class StudyDisplay {
     this.#dataSet = dataSet
     this.#workers = workers
     this.#armWidth = Math.max(...trials.map(({ arm }) => arm.name.length))
+    this.#epochWidth = Math.max('epoch'.length, ...trials.map(({ spec }) => 2 * `${spec.epochs}`.length + 1))
   }
 
   get ended(): number {
@@ -43,7 +45,7 @@ export class StudyDisplay {
   begin(title: string, lines: readonly string[]): void {
     const { bold } = this.#screen.colors
     this.#screen.line(bold(title))
-    for (const line of lines) this.#screen.line(line)
+    for (const line of lines) this.#screen.line(wrapped(line, this.#screen.width, '  '))
     this.#screen.line()
   }
 
@@ -122,7 +124,7 @@ export class StudyDisplay {
 
   /** Columns of a trial's line besides the bar. */
   #fixed(withLoss: boolean): number {
-    return this.#armWidth + 54 + (withLoss ? 8 : 0)
+    return this.#armWidth + this.#epochWidth + 42 + (withLoss ? 8 : 0)
   }
 
   #barWidth(withLoss: boolean): number {
@@ -131,7 +133,7 @@ export class StudyDisplay {
 
   #titles(withLoss: boolean): string {
     const gap = ' '.repeat(this.#barWidth(withLoss))
-    return `  ${'arm'.padEnd(this.#armWidth)}  seed   epoch  ${gap}${withLoss ? '    loss' : ''}  accuracy  images/s     left`
+    return `  ${'arm'.padEnd(this.#armWidth)}  seed  ${'epoch'.padStart(this.#epochWidth)}  ${gap}${withLoss ? '    loss' : ''}  accuracy  images/s     left`
   }
 
   #line({ trial, progress }: Running, withLoss: boolean): string {
@@ -142,7 +144,7 @@ export class StudyDisplay {
     if (step === stepsPerEpoch && epoch === epochs) return head + dim('   testing')
     const bar = this.#screen.bar(step / stepsPerEpoch, this.#barWidth(withLoss))
     const lossCell = withLoss ? `  ${lossText(loss).padStart(6)}` : ''
-    return `${head}  ${`${epoch}/${epochs}`.padStart(6)}  ${bar}${lossCell}  ${percent(accuracy).padStart(8)}  ${grouped(imagesPerSecond).padStart(8)}  ${clock(secondsLeft).padStart(7)}`
+    return `${head}  ${`${epoch}/${epochs}`.padStart(this.#epochWidth)}  ${bar}${lossCell}  ${percent(accuracy).padStart(8)}  ${grouped(imagesPerSecond).padStart(8)}  ${clock(secondsLeft).padStart(7)}`
   }
 
   #whole(): string {

@@ -1,7 +1,8 @@
 /** The folder of a reproduction: what was asked for, written down before anything runs, and the result. */
-import { mkdir, readFile, stat } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
+import { makeFolder } from '../data/make-folder.ts'
 import type { Optimizer } from '../nn/optimizers.ts'
 import { writeFileAtomic } from '../train/files.ts'
 import { FoveaError, UsageError } from '../util/errors.ts'
@@ -40,9 +41,7 @@ export async function writeStudy(folder: string, study: Study): Promise<void> {
   )
   if (taken)
     throw new UsageError(`${folder} holds a study already; expected a new folder, or --resume ${folder}`)
-  await mkdir(folder, { recursive: true }).catch((error: NodeJS.ErrnoException) => {
-    throw new FoveaError(`${folder}: the folder cannot be made (${error.code ?? error.message})`)
-  })
+  await makeFolder(folder)
   await writeFileAtomic(path, `${JSON.stringify({ format: FORMAT, ...study }, undefined, 2)}\n`)
 }
 

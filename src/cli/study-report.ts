@@ -28,17 +28,14 @@ export function reportLines(
     '',
     dim(
       wrapped(
-        'measured: mean ± standard deviation over n seeds; difference: measured - claimed, in points',
+        'measured: mean ± standard deviation over n seeds; points: measured - claimed; train: accuracy in training, last epoch',
         width,
         '  ',
       ),
     ),
     '',
-    bold('Remarks'),
     ...paper.remarks.map(text => wrapped(text, width, '  - ')),
-    '',
-    bold('Assumed, where the paper does not say'),
-    ...assumed.map(text => wrapped(text, width, '  - ')),
+    wrapped(`Assumed, where the paper does not say: ${assumed.join('; ')}.`, width, '  - '),
     '',
     wrapped(paper.citation, width, '  '),
   ]
@@ -48,8 +45,8 @@ export function reportLines(
 function comparisonTables(comparisons: readonly Comparison[], { width, colors }: Place): string[] {
   const { bold, dim } = colors
   const arm: Column = { title: 'arm', style: bold }
-  const accuracy = [right('claimed'), right('measured'), right('n'), right('min..max'), right('difference')]
-  const training = [right('parameters'), right('train'), right('images/s')]
+  const accuracy = [right('claimed'), right('measured'), right('n'), right('min..max'), right('points')]
+  const training = [right('params'), right('train'), right('images/s')]
   const options = { width: Number.POSITIVE_INFINITY, styleTitle: dim }
   const whole = table(
     [arm, ...accuracy, ...training],

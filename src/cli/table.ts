@@ -47,7 +47,7 @@ export function table(
         columns[i]!.align === 'right' ? text.padStart(widths[i]!) : last ? text : text.padEnd(widths[i]!)
       return styleOf(columns[i]!)?.(cell) ?? cell
     })
-    return INDENT + padded.join(GAP)
+    return (INDENT + padded.join(GAP)).trimEnd()
   }
   return [
     line(

@@ -50,11 +50,12 @@ export class TrainDisplay {
   #begin(event: Extract<TrainEvent, { type: 'begin' }>): void {
     const { parameters, trainImages, validationImages, epoch, step } = event
     this.#validated = validationImages > 0
-    const from = epoch > 0 || step > 0 ? `, going on at epoch ${epoch + 1}, step ${step + 1}` : ''
     const validation = this.#validated ? `, ${grouped(validationImages)} to validate` : ''
     this.#screen.line(
-      `  ${plural(parameters, 'parameter')}, ${grouped(trainImages)} images to train${validation}${from}`,
+      `  ${plural(parameters, 'parameter')}, ${grouped(trainImages)} images to train${validation}`,
     )
+    if (epoch > 0 || step > 0)
+      this.#screen.line(`  going on after ${plural(epoch, 'epoch')} and ${plural(step, 'step')}`)
     if (!this.#screen.live) return
     this.#screen.line()
     this.#screen.line(this.#screen.colors.dim(this.#titles()))
@@ -81,7 +82,7 @@ export class TrainDisplay {
     const { epoch, epochs, step, stepsPerEpoch, loss, accuracy, imagesPerSecond, secondsLeft } = progress
     if (step === stepsPerEpoch && epoch === epochs) return [dim('  testing')]
     const head = `  ${`${epoch}/${epochs}`.padStart(7)}  ${lossText(loss).padStart(6)}  ${percent(accuracy).padStart(8)}  `
-    const tail = `  ${grouped(imagesPerSecond).padStart(7)} images/s  ${clock(secondsLeft)} left`
+    const tail = `  ${grouped(imagesPerSecond).padStart(6)} images/s  ${clock(secondsLeft).padStart(5)} left`
     const width = Math.min(40, Math.max(8, this.#screen.width - head.length - tail.length - 1))
     return [head + this.#screen.bar(step / stepsPerEpoch, width) + dim(tail)]
   }

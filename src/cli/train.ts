@@ -1,12 +1,12 @@
 /** `fovea train`: one model, one data set, one seed. */
+import { dirname } from 'node:path'
 import type { Command } from 'commander'
 import type { DataSet } from '../data/data-set.ts'
-import { crossEntropy } from '../nn/losses.ts'
 import { adam } from '../nn/optimizers.ts'
 import { openEngine } from '../runtime/node.ts'
 import type { Checkpoint } from '../train/checkpoint.ts'
 import { Interrupted } from '../train/fit.ts'
-import { checkSpec, type TrainingSpec } from '../train/spec.ts'
+import { checkSpec, type TrainingSpec, trainingSpec } from '../train/spec.ts'
 import { runTrial, type TrialResult } from '../train/trial.ts'
 import { UsageError } from '../util/errors.ts'
 import { architectureNamed, architectures } from '../zoo/index.ts'
@@ -51,8 +51,8 @@ const WITH_RESUME = ['resume', 'epochs', 'threads', 'device', 'data', 'checkpoin
 const EXAMPLES = `
 Examples:
   fovea train --model singh-brar/basic --epochs 5
-  fovea train --model singh-brar/sparse --optimizer sgd --learning-rate 0.01 --seed 7
-  fovea train --model singh-brar/basic --dataset fashion-mnist-subset --json > result.json
+  fovea train --model singh-brar/sparse --optimizer sgd --learning-rate 0.1
+  fovea train --model singh-brar/basic --seed 7 --json > result.json
   fovea train --resume runs/singh-brar-basic_fashion-mnist_seed-1 --epochs 20
 
 Ctrl-C writes a checkpoint; --resume goes on from it as if nothing had happened.`
@@ -92,9 +92,10 @@ async function train(flags: Flags, command: Command): Promise<void> {
     return
   }
   const { bold } = colorsOf(process.stdout)
-  const { test, seconds } = result
+  const { test, seconds, checkpoint } = result
   process.stdout.write(
-    `test accuracy ${bold(percent(test.accuracy))}, loss ${lossText(test.loss)} on ${grouped(test.images)} images; ${duration(seconds)} of training; ${result.checkpoint}\n`,
+    `test accuracy ${bold(percent(test.accuracy))}, loss ${lossText(test.loss)} on ${grouped(test.images)} images\n` +
+      `${duration(seconds)} of training, kept in ${dirname(checkpoint)}\n`,
   )
 }
 
@@ -107,17 +108,14 @@ async function trainNew(flags: Flags): Promise<TrialResult> {
   const architecture = architectureNamed(model)
   const optimizer = optimizerOf(flags, adam())
   const dataSet = await loadData(dataset, flags.data)
-  const spec: TrainingSpec = {
-    model: architecture.build(dataSet.imageShape, dataSet.classes.length),
-    dataSet: { name: dataSet.name, hash: dataSet.hash },
+  const spec = trainingSpec(architecture.build(dataSet.imageShape, dataSet.classes.length), dataSet, {
     split: { fraction, validation },
-    loss: crossEntropy(),
     optimizer,
     batchSize,
     epochs,
     seed,
     ...(patience === undefined ? {} : { earlyStopping: { monitor: 'loss', patience } }),
-  }
+  })
   checkSpec(spec)
   const work = (folder: string) => run(spec, dataSet, folder, flags, flags)
   if (flags.out !== undefined) return await work(flags.out)
@@ -173,7 +171,7 @@ async function run(
     )
   } catch (error) {
     if (!(error instanceof Interrupted)) throw error
-    throw new Interrupted(`${error.message}; go on with: fovea train --resume ${directory}`)
+    throw new Interrupted(`interrupted, nothing is lost; go on with: fovea train --resume ${directory}`)
   } finally {
     display.end()
     await engine.close()

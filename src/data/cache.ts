@@ -1,8 +1,9 @@
 /** The folder in which downloads are kept, safe for several processes at once. */
 import { randomBytes } from 'node:crypto'
-import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
+import { open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { homedir, hostname } from 'node:os'
 import { isAbsolute, join } from 'node:path'
+import { makeFolder } from './make-folder.ts'
 
 /**
  * `$XDG_CACHE_HOME/fovea`, by default `~/.cache/fovea` (XDG Base Directory Specification: relative paths are
@@ -24,7 +25,7 @@ export async function withPartial(
   file: string,
   fill: (partial: string) => Promise<void>,
 ): Promise<void> {
-  await mkdir(folder, { recursive: true })
+  await makeFolder(folder)
   const owned = join(folder, ownedName(file))
   await claim(folder, file, owned)
   try {

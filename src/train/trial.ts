@@ -1,8 +1,9 @@
 /** One trial in a folder of its own: train, keep a checkpoint, read the test split once at the end. */
-import { mkdir, readFile, stat } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import { availableParallelism, cpus } from 'node:os'
 import { join } from 'node:path'
 import type { DataSet } from '../data/data-set.ts'
+import { makeFolder } from '../data/make-folder.ts'
 import type { Engine } from '../runtime/engine.ts'
 import { FoveaError, UsageError } from '../util/errors.ts'
 import { type Checkpoint, loadCheckpoint } from './checkpoint.ts'
@@ -79,9 +80,7 @@ export async function runTrial(
   )
   if (exists && !resume)
     throw new UsageError(`${directory} holds a trial already; expected a new folder, or to resume it`)
-  await mkdir(directory, { recursive: true }).catch((error: NodeJS.ErrnoException) => {
-    throw new FoveaError(`${directory}: the folder cannot be made (${error.code ?? error.message})`)
-  })
+  await makeFolder(directory)
   await storeTrainingImages(engine, dataSet)
   const checkpoint = exists ? await loadCheckpoint(path) : undefined
   const fitted = await fit(spec, dataSet, {
