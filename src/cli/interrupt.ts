@@ -26,6 +26,8 @@ export async function interruptible<T>(
   try {
     return await work(controller.signal)
   } finally {
-    for (const name of ['SIGINT', 'SIGTERM'] as const) process.off(name, handle)
+    // Once interrupted the process is about to end: a late second signal must still find its handler.
+    if (!controller.signal.aborted)
+      for (const name of ['SIGINT', 'SIGTERM'] as const) process.off(name, handle)
   }
 }

@@ -110,9 +110,10 @@ export function refuseWithResume(command: Command, allowed: readonly string[]): 
     const name = option.attributeName()
     if (allowed.includes(name) || command.getOptionValueSource(name) !== 'cli') continue
     const others = command.options.filter(other => allowed.includes(other.attributeName()))
-    const flags = others.map(({ long }) => long).filter(long => long !== '--resume')
+    const unsaid = ['--resume', '--json', '--verbose']
+    const flags = others.map(({ long }) => long!).filter(long => !unsaid.includes(long))
     throw new UsageError(
-      `${option.long} cannot be changed with --resume: the folder tells it; only ${flags.join(', ')} may be given`,
+      `${option.long} cannot be given with --resume, which takes it from the folder; only ${flags.join(', ')} may change`,
     )
   }
 }

@@ -10,7 +10,7 @@ import { addTrainCommand } from './train.ts'
 
 const EXAMPLES = `
 Examples:
-  fovea reproduce singh-brar-2024                    a paper's claims, in minutes
+  fovea reproduce singh-brar-2024                    a paper's claims, anew
   fovea train --model singh-brar/basic --epochs 5    one model
   fovea predict runs/my-run shoe.jpg                 what a picture shows
 

@@ -213,9 +213,7 @@ async function sayEstimate(
   const engine = await open()
   try {
     const seconds = await estimateSeconds(trials, dataSet, engine, workers)
-    process.stderr.write(
-      `  by the speed of a few steps, this takes about ${duration(seconds)} on this machine; Ctrl-C keeps what is done\n\n`,
-    )
+    process.stderr.write(`  estimate: about ${duration(seconds)}; Ctrl-C keeps what is done\n\n`)
   } finally {
     await engine.close()
   }

@@ -154,7 +154,7 @@ export class StudyDisplay {
     const done = 1 - left / total
     const head = `  ${this.#over.size} of ${this.#trials.length} trials  `
     const elapsed = clock((performance.now() - this.#began) / 1000)
-    const tail = `  ${Math.floor(done * 100)} %  ${elapsed} so far, ${clock(this.#secondsLeft())} left`
+    const tail = `  ${(done * 100).toFixed(done < 0.1 ? 1 : 0)} %  ${elapsed} so far, ${clock(this.#secondsLeft())} left`
     const width = Math.min(40, Math.max(8, this.#screen.width - head.length - tail.length - 1))
     return head + this.#screen.bar(done, width) + dim(tail)
   }

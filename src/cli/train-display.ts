@@ -7,14 +7,16 @@ type Progress = Extract<TrainEvent, { type: 'progress' }>
 
 export class TrainDisplay {
   readonly #screen = new Screen()
+  readonly #title: string
+  readonly #folder: string
   #validated = false
   #progress: Progress | undefined
   #stopping = false
 
-  /** The line above all: what is trained, and where it is kept. */
-  begin(title: string, folder: string): void {
-    const { bold, dim } = this.#screen.colors
-    this.#screen.line(`${bold(title)}  ${dim(folder)}`)
+  /** What is trained, and where it is kept. */
+  constructor(title: string, folder: string) {
+    this.#title = title
+    this.#folder = folder
   }
 
   event(event: TrainEvent): void {
@@ -49,6 +51,8 @@ export class TrainDisplay {
 
   #begin(event: Extract<TrainEvent, { type: 'begin' }>): void {
     const { parameters, trainImages, validationImages, epoch, step } = event
+    const { bold, dim } = this.#screen.colors
+    this.#screen.line(`${bold(this.#title)}  ${dim(this.#folder)}`)
     this.#validated = validationImages > 0
     const validation = this.#validated ? `, ${grouped(validationImages)} to validate` : ''
     this.#screen.line(
@@ -58,7 +62,7 @@ export class TrainDisplay {
       this.#screen.line(`  going on after ${plural(epoch, 'epoch')} and ${plural(step, 'step')}`)
     if (!this.#screen.live) return
     this.#screen.line()
-    this.#screen.line(this.#screen.colors.dim(this.#titles()))
+    this.#screen.line(dim(this.#titles()))
     this.#screen.show(() => this.#paint())
   }
 

@@ -150,8 +150,8 @@ async function run(
   { threads, device }: EngineFlags,
   { resume, checkpointEvery }: Pick<Flags, 'resume' | 'checkpointEvery'>,
 ): Promise<TrialResult> {
-  const display = new TrainDisplay()
-  display.begin(`${spec.model.name} on ${dataSet.title}, seed ${spec.seed}`, directory)
+  const title = `${spec.model.name} on ${dataSet.title}, seed ${spec.seed}`
+  const display = new TrainDisplay(title, directory)
   const engine = await openEngine({
     ...(threads === undefined ? {} : { threads }),
     ...(device === undefined ? {} : { device }),

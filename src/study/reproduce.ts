@@ -87,7 +87,7 @@ export interface EndedTrial {
  * Runs trials on a pool of engines. A trial that fails (diverges, or its engine's process dies) does not end the others;
  * an interruption, a wrong request or a fault of Fovea ends all, each at its checkpoint.
  *
- * @returns the results of the trials that ended well
+ * @returns the results of the trials that ended well, in the plan's order
  */
 export async function runTrials(
   trials: readonly PlannedTrial[],
@@ -146,7 +146,7 @@ export async function runTrials(
   )
   await Promise.all(workers)
   if (causes.length > 0) throw causes[0]
-  return ended
+  return ended.sort((a, b) => trials.indexOf(a.trial) - trials.indexOf(b.trial))
 }
 
 /** A claim beside what was measured. */

@@ -1,6 +1,6 @@
 /** Files that are there whole, or not at all (Node). */
 import { randomUUID } from 'node:crypto'
-import { type FileHandle, open, rename, rm } from 'node:fs/promises'
+import { type FileHandle, open, readdir, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { getSystemErrorMessage } from 'node:util'
 import { FoveaError } from '../util/errors.ts'
@@ -25,6 +25,14 @@ export async function writeFileAtomic(path: string, content: Uint8Array | string
     await rm(temporary, { force: true }).catch(() => {})
     throw new FoveaError(`cannot write ${path}: ${reasonOf(error)}`, { cause: error })
   }
+}
+
+/** Removes what {@link writeFileAtomic} leaves of `path` when its process is killed at work. No other may be writing it. */
+export async function removeUnfinished(path: string): Promise<void> {
+  const folder = dirname(path)
+  for (const name of await readdir(folder))
+    if (name.startsWith(`.${basename(path)}.`) && name.endsWith('.tmp'))
+      await rm(join(folder, name), { force: true })
 }
 
 async function written(file: FileHandle, work: (file: FileHandle) => Promise<void>): Promise<void> {

@@ -8,7 +8,7 @@ import type { Engine } from '../runtime/engine.ts'
 import { FoveaError, UsageError } from '../util/errors.ts'
 import { type Checkpoint, loadCheckpoint } from './checkpoint.ts'
 import { Evaluator } from './evaluate.ts'
-import { writeFileAtomic } from './files.ts'
+import { removeUnfinished, writeFileAtomic } from './files.ts'
 import { type FitOptions, fit, storeTrainingImages } from './fit.ts'
 import { type EpochRecord, specHash, type TrainingSpec } from './spec.ts'
 import { foveaVersion } from './version.ts'
@@ -83,6 +83,7 @@ export async function runTrial(
   await makeFolder(directory)
   await storeTrainingImages(engine, dataSet)
   const checkpoint = exists ? await loadCheckpoint(path) : undefined
+  if (resume) await removeUnfinished(path)
   const fitted = await fit(spec, dataSet, {
     engine,
     checkpoint: { path, ...(everySeconds === undefined ? {} : { everySeconds }) },
