@@ -249,7 +249,7 @@ test('messages of options', () => {
     UsageError: dropout: rate must be a number of at least 0 and below 1, received -0.1
     UsageError: rescaling: scale must be a number, received NaN
     UsageError: rescaling: offset must be a number, received Infinity
-    UsageError: leakyRelu: slope must be a number at least 0, received -1
+    UsageError: leakyRelu: slope must be a number between 0 and 1, received -1
     UsageError: elu: alpha must be a number at least 0, received Infinity
     UsageError: conv2d: filters must be a whole number of at least 1, received 0
     UsageError: conv2d: kernelSize must be a whole number of at least 1, received 0

@@ -21,18 +21,26 @@ export async function makeFolder(path: string): Promise<void> {
 }
 
 async function mkdirWithParents(path: string): Promise<void> {
+  const reason = await refusal(path)
+  if (reason?.code !== 'ENOENT' || dirname(path) === path) {
+    if (reason) throw reason
+    return
+  }
+  if (!(await isFolder(dirname(path)))) await mkdirWithParents(dirname(path))
+  // Again, even where the parent was there: another process may have made it since.
+  const again = await refusal(path)
+  if (again) throw again
+}
+
+/** Why a folder could not be made; undefined where it is there now. */
+async function refusal(path: string): Promise<NodeJS.ErrnoException | undefined> {
   try {
     await mkdir(path)
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code === 'EEXIST' && (await isFolder(path))) return
-    const parent = dirname(path)
-    if (code !== 'ENOENT' || parent === path || (await isFolder(parent))) throw error
-    await mkdirWithParents(parent)
-    await mkdir(path).catch(async (again: NodeJS.ErrnoException) => {
-      if (again.code !== 'EEXIST' || !(await isFolder(path))) throw again
-    })
+    const reason = error as NodeJS.ErrnoException
+    return reason.code === 'EEXIST' && (await isFolder(path)) ? undefined : reason
   }
+  return undefined
 }
 
 async function isFolder(path: string): Promise<boolean> {

@@ -44,6 +44,7 @@ export async function openEngine(options: EngineOptions = {}): Promise<Engine> {
     serialization: 'advanced',
     // The caller's own flags (a debugger's port, `--eval`) are not meant for it.
     execArgv: [],
+    env: { ...process.env, GLIBC_TUNABLES: withHugePages(process.env.GLIBC_TUNABLES) },
     // Its complaints would tear a progress display; the last of them explain a death.
     stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
   })
@@ -104,6 +105,14 @@ export async function openEngine(options: EngineOptions = {}): Promise<Engine> {
 
   if (device !== 'cpu') await checkDevice(client, greeting)
   return client
+}
+
+/**
+ * Asks glibc to back large blocks of memory with huge pages: a training step walks through all weights and the optimizer's
+ * state, and took about a tenth less time for 1.5 million parameters. Other C libraries ignore the setting.
+ */
+function withHugePages(tunables: string | undefined): string {
+  return [...(tunables ? [tunables] : []), 'glibc.malloc.hugetlb=1'].join(':')
 }
 
 /** Only the creation of a session tells whether the device's library, driver and hardware are there. */

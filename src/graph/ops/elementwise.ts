@@ -1,6 +1,6 @@
 /** Ops on each element by itself. In comments: y = f(x), and dx as a function of dy, x and y. */
 import { broadcastShapes } from '../../util/broadcast.ts'
-import { UsageError } from '../../util/errors.ts'
+import { checkRange, UsageError } from '../../util/errors.ts'
 import { type DType, hostTensor, sizeOf } from '../../util/host-tensor.ts'
 import {
   apply,
@@ -123,10 +123,11 @@ export const Step = unary('Step', { none: 'piecewise constant: 0 wherever it exi
   lowering.emit('HardSigmoid', inputs, { alpha: { float: 3e38 }, beta: { float: 0 } }),
 )
 
-// x where x > 0, alpha x elsewhere: dx = dy [x > 0] + dy alpha [x <= 0]
+// x where x > 0, alpha x elsewhere, 0 <= alpha <= 1: dx = dy where y > 0, alpha dy elsewhere. By y, not x: where nothing
+// else reads x, ONNX Runtime computes y within the matrix product before it.
 export const LeakyRelu: OpDefinition = {
   ...unary('LeakyRelu', { none: 'replaced below' }),
-  gradient: ({ inputs: [x], attributes }, [dy]) => [mul(dy!, clip(step(x!), attributes.alpha, Infinity))],
+  gradient: ({ outputs: [y], attributes }, [dy]) => [mul(dy!, clip(step(y!), attributes.alpha, Infinity))],
   onnx: (lowering, inputs, { attributes }) =>
     lowering.emit('LeakyRelu', inputs, { alpha: { float: attributes.alpha } }),
 }
@@ -242,7 +243,11 @@ export const softplus = (x: Tensor): Tensor => apply(Softplus, [x])
 export const relu = (x: Tensor): Tensor => apply(Relu, [x])
 export const step = (x: Tensor): Tensor => apply(Step, [x])
 export const stopGradient = (x: Tensor): Tensor => apply(StopGradient, [x])
-export const leakyRelu = (x: Tensor, alpha: number): Tensor => apply(LeakyRelu, [x], { alpha })
+/** `x` where positive, `alpha x` elsewhere; alpha within 0..1. */
+export function leakyRelu(x: Tensor, alpha: number): Tensor {
+  checkRange('LeakyRelu', 'alpha', alpha, 0, 1)
+  return apply(LeakyRelu, [x], { alpha })
+}
 export const elu = (x: Tensor, alpha: number): Tensor => apply(Elu, [x], { alpha })
 /** `x` kept within `[least, most]`; either bound may be infinite. */
 export function clip(x: Tensor, least: number, most: number): Tensor {

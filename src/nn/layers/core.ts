@@ -74,7 +74,7 @@ export function activation(name: Activation, options: { readonly name?: string }
 export const relu = (options: { readonly name?: string } = {}) => activation('relu', options)
 /** x where x > 0, slope x elsewhere. Keras's LeakyReLU; its default slope is 0.3. */
 export function leakyRelu({ slope = 0.3, name }: { readonly slope?: number; readonly name?: string } = {}) {
-  checkRange('leakyRelu', 'slope', slope, 0)
+  checkRange('leakyRelu', 'slope', slope, 0, 1)
   return activation({ activation: 'leakyRelu', slope }, name === undefined ? {} : { name })
 }
 /** x where x > 0, alpha (e^x - 1) elsewhere. Default: alpha 1. Clevert 2016, arXiv 1511.07289. */
