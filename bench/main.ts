@@ -12,27 +12,29 @@ import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { availableParallelism, cpus } from 'node:os'
+import { join } from 'node:path'
 import { parseArgs, promisify } from 'node:util'
 import { defaultCacheDir } from '../src/data/cache.ts'
+import type { DataSet } from '../src/data/data-set.ts'
+import { fashionMnist } from '../src/data/fashion-mnist.ts'
 import { loadDataSet } from '../src/data/registry.ts'
 import { writeFileAtomic } from '../src/train/files.ts'
 import { foveaVersion } from '../src/train/version.ts'
-import { unknownName } from '../src/util/errors.ts'
+import { checkInteger, FoveaError, UsageError, unknownName } from '../src/util/errors.ts'
 import { type Timing, timeTraining } from './fovea.ts'
 import { benchModels } from './models.ts'
 
-const { values: flags } = parseArgs({
-  options: {
-    models: { type: 'string', default: Object.keys(benchModels).join(',') },
-    threads: { type: 'string', default: String(availableParallelism()) },
-    batch: { type: 'string', default: '32' },
-    steps: { type: 'string', default: '200' },
-    rounds: { type: 'string', default: '4' },
-    python: { type: 'string', default: '.venv/bin/python' },
-    data: { type: 'string' },
-    save: { type: 'boolean', default: false },
-  },
-})
+interface Settings {
+  readonly threads: number
+  readonly batch: number
+  readonly steps: number
+}
+
+interface Peer {
+  readonly python: string
+  /** Where the files are that Fovea loaded. */
+  readonly folder: string
+}
 
 interface Round {
   readonly fovea: Timing
@@ -44,46 +46,104 @@ interface PeerTiming extends Timing {
   readonly variant: Readonly<Record<string, string>>
 }
 
-const DEBIAN = '/usr/share/datasets/fashion-mnist'
-const numbers = { threads: Number(flags.threads), batch: Number(flags.batch), steps: Number(flags.steps) }
-const dataSet = await loadDataSet('fashion-mnist', flags.data === undefined ? {} : { folder: flags.data })
-const folder = flags.data ?? (existsSync(DEBIAN) ? DEBIAN : `${defaultCacheDir()}/fashion-mnist`)
-const hasPeer = existsSync(flags.python)
-if (!hasPeer)
-  console.error(
-    `no Python at ${flags.python}: Fovea is measured alone. For PyTorch beside it: python3 -m venv .venv && .venv/bin/pip install torch numpy`,
-  )
-
-const results = []
-for (const name of flags.models.split(',')) {
-  const model = benchModels[name]
-  if (!model) throw unknownName('benchmark model', name, Object.keys(benchModels))
-  const rounds: Round[] = []
-  for (let round = 0; round < Number(flags.rounds); round++)
-    rounds.push({
-      fovea: await timeTraining(model.build(), dataSet, { ...numbers, repeats: 4 }),
-      peer: hasPeer && model.peer ? await timePeer(model.peer) : undefined,
+function parseFlags() {
+  try {
+    const { values } = parseArgs({
+      options: {
+        models: { type: 'string', default: Object.keys(benchModels).join(',') },
+        threads: { type: 'string', default: String(availableParallelism()) },
+        batch: { type: 'string', default: '32' },
+        steps: { type: 'string', default: '200' },
+        rounds: { type: 'string', default: '4' },
+        python: { type: 'string', default: '.venv/bin/python' },
+        data: { type: 'string' },
+        save: { type: 'boolean', default: false },
+      },
     })
-  results.push(summary(name, model.title, rounds))
-  printLine(results.at(-1)!)
-}
-if (flags.save) {
-  const path = `bench/results/${new Date().toISOString().slice(0, 10)}-${numbers.threads}-threads.json`
-  await mkdir('bench/results', { recursive: true })
-  const machine = { cpu: cpus()[0]?.model, cores: availableParallelism(), node: process.version }
-  await writeFileAtomic(
-    path,
-    `${JSON.stringify({ fovea: foveaVersion, machine, ...numbers, results }, undefined, 2)}\n`,
-  )
-  console.log(`saved ${path}`)
+    const number = (name: 'threads' | 'batch' | 'steps' | 'rounds') => {
+      const value = Number(values[name] || Number.NaN)
+      checkInteger('bench', `--${name}`, value, 1)
+      return value
+    }
+    const models = values.models.split(',').map(name => {
+      const model = benchModels[name]
+      if (!model) throw unknownName('benchmark model', name, Object.keys(benchModels))
+      return { name, ...model }
+    })
+    const settings = { threads: number('threads'), batch: number('batch'), steps: number('steps') }
+    return { ...values, models, settings, rounds: number('rounds') }
+  } catch (error) {
+    if (error instanceof TypeError) throw new UsageError(`bench: ${error.message}`)
+    throw error
+  }
 }
 
-async function timePeer(model: string): Promise<PeerTiming> {
-  const { threads, batch, steps } = numbers
+async function main(): Promise<void> {
+  const { models, settings, rounds: count, python, data, save } = parseFlags()
+  const dataSet = await loadDataSet('fashion-mnist', data === undefined ? {} : { folder: data })
+  console.error(`Fashion-MNIST from ${dataSet.source}`)
+  const peer = await findPeer(python, dataSet, data)
+
+  const results = []
+  for (const { name, title, build, peer: peerModel } of models) {
+    const rounds: Round[] = []
+    for (let round = 0; round < count; round++)
+      rounds.push({
+        fovea: await timeTraining(build(), dataSet, { ...settings, repeats: 4 }),
+        peer: peer && peerModel ? await timePeer(peer, peerModel, settings) : undefined,
+      })
+    const result = summary(name, title, rounds)
+    results.push(result)
+    printLine(result, settings.batch)
+  }
+  if (save) {
+    const path = `bench/results/${new Date().toISOString().slice(0, 10)}-${settings.threads}-threads.json`
+    await mkdir('bench/results', { recursive: true })
+    const machine = { cpu: cpus()[0]?.model, cores: availableParallelism(), node: process.version }
+    await writeFileAtomic(
+      path,
+      `${JSON.stringify({ fovea: foveaVersion, machine, ...settings, results }, undefined, 2)}\n`,
+    )
+    console.log(`saved ${path}`)
+  }
+}
+
+/** The peer with the very data that Fovea loaded; undefined, and said, where there is no Python. */
+async function findPeer(python: string, dataSet: DataSet, data?: string): Promise<Peer | undefined> {
+  if (!existsSync(python)) {
+    console.error(
+      `no Python at ${python}: Fovea is measured alone. For PyTorch beside it: python3 -m venv .venv && .venv/bin/pip install torch numpy`,
+    )
+    return undefined
+  }
+  const folder = data ?? (await folderOf(dataSet))
+  console.error(`the peer reads ${folder}`)
+  return { python, folder }
+}
+
+/** The folder whose content is the data set's, by its hash. */
+async function folderOf({ hash, source }: DataSet): Promise<string> {
+  for (const folder of [join(defaultCacheDir(), 'fashion-mnist'), fashionMnist.debian!.folder]) {
+    const found = await loadDataSet('fashion-mnist', { folder }).catch(() => undefined)
+    if (found?.hash === hash) return folder
+  }
+  throw new UsageError(
+    `bench: Fovea's data came from ${source}, where the peer cannot read it; name a folder of the four .gz files by --data`,
+  )
+}
+
+async function timePeer({ python, folder }: Peer, model: string, settings: Settings): Promise<PeerTiming> {
   const args = ['bench/peers/pytorch.py', '--model', model, '--data', folder, '--repeats', '2']
-  for (const [flag, value] of Object.entries({ threads, batch, steps })) args.push(`--${flag}`, String(value))
-  const { stdout } = await promisify(execFile)(flags.python, args)
-  return JSON.parse(stdout) as PeerTiming
+  for (const [flag, value] of Object.entries(settings)) args.push(`--${flag}`, String(value))
+  try {
+    const { stdout } = await promisify(execFile)(python, args)
+    return JSON.parse(stdout) as PeerTiming
+  } catch (error) {
+    const { stderr, message } = error as Error & { stderr?: string }
+    throw new FoveaError(
+      `bench: the peer, ${python}, failed: ${(stderr || message).trim().split('\n').at(-1)}`,
+    )
+  }
 }
 
 function summary(name: string, title: string, rounds: readonly Round[]) {
@@ -104,12 +164,21 @@ function summary(name: string, title: string, rounds: readonly Round[]) {
   }
 }
 
-function printLine({ title, foveaMs, peerMs, peer, ratios, medianRatio }: ReturnType<typeof summary>): void {
-  const rate = (ms: number) => `${Math.round((numbers.batch * 1000) / ms).toLocaleString('en')} img/s`
+function printLine(result: ReturnType<typeof summary>, batch: number): void {
+  const { title, foveaMs, peerMs, peer, ratios, medianRatio } = result
+  const rate = (ms: number) => `${Math.round((batch * 1000) / ms).toLocaleString('en')} img/s`
   const mine = `${title.padEnd(38)} fovea ${foveaMs.toFixed(3)} ms/step, ${rate(foveaMs)}`
   if (peerMs === undefined || medianRatio === undefined) console.log(mine)
   else
     console.log(
       `${mine} | ${peer} ${peerMs.toFixed(3)} ms/step, ${rate(peerMs)} | ${medianRatio.toFixed(2)} x (rounds ${ratios.map(r => r.toFixed(2)).join(', ')})`,
     )
+}
+
+try {
+  await main()
+} catch (error) {
+  if (!(error instanceof FoveaError)) throw error
+  console.error(error.message)
+  process.exitCode = error.exitCode
 }

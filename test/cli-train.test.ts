@@ -58,7 +58,7 @@ async function stateOf(folder: string) {
       Object.entries(tensors).map(([name, value]) => [name, Buffer.from(bytesOf(value)).toString('base64')]),
     )
   const history = position.history.map(({ seconds: _, imagesPerSecond: __, ...record }) => record)
-  return { state: bytes(state), best: bytes(best), history, done: position.done }
+  return { state: bytes(state), best: bytes(best), history }
 }
 
 test('train, evaluate and predict agree', async () => {
@@ -166,7 +166,6 @@ test('interrupted or killed, and resumed: the same bits as without', async () =>
   const early = ['--early-stopping', '5', '--checkpoint-every', '0.05']
   expect(await fovea([...args, ...early, '--out', 'whole'], { cwd })).toMatchObject({ code: 0 })
   const whole = await stateOf('whole')
-  expect(whole.done).toBe(true)
   expect(Object.keys(whole.best).length).toBeGreaterThan(0)
 
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGKILL'] as const) {
@@ -188,7 +187,7 @@ test('interrupted or killed, and resumed: the same bits as without', async () =>
         `\nfovea: interrupted, nothing is lost; go on with: fovea train --resume ${signal}\n`,
       )
     }
-    expect((await stateOf(signal)).done, where).toBe(false)
+    expect((await stateOf(signal)).history.length, where).toBeLessThan(whole.history.length)
     const resumed = await fovea(['train', '--resume', signal, '--json'], { cwd })
     expect(resumed.code, resumed.stderr).toBe(0)
     expect(await stateOf(signal), where).toEqual(whole)

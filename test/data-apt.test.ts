@@ -161,6 +161,35 @@ aptTest('a package with other content is refused, and nothing enters the cache',
   await expect(readdir(join(folder, 'cache/tiny'))).rejects.toThrow('ENOENT')
 })
 
+aptTest('a cache that cannot be written does not keep the data back', async () => {
+  await publish('1.0')
+  await writeFile(join(folder, 'cache'), 'a regular file')
+  const data = await load()
+  expect(data.source).toBe(
+    `Debian's package dataset-tiny by apt-get, not cached: ENOTDIR at ${join(folder, 'cache/tiny')}`,
+  )
+  expect(data.test.images.data).toEqual(Uint8Array.of(9, 8, 7, 6))
+})
+
+aptTest('a process that exits in the middle leaves no temporary folder', async () => {
+  await publish('1.0')
+  const temporary = join(folder, 'tmp')
+  await mkdir(temporary)
+  const apt = JSON.stringify(new URL('../src/data/apt.ts', import.meta.url).href)
+  const script = `import { readdirSync } from 'node:fs'
+    import { withAptPackage } from ${apt}
+    await withAptPackage('dataset-tiny', async () => {
+      console.log(readdirSync(process.env.TMPDIR).filter(name => name.startsWith('fovea-apt-')).length)
+      process.exit(0)
+    })`
+  const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script], {
+    env: { ...process.env, TMPDIR: temporary },
+    timeout: 30_000,
+  })
+  expect(stdout).toBe('1\n')
+  expect(await readdir(temporary)).toEqual([])
+})
+
 aptTest('a package that no source has is said, with what to do', async () => {
   await writeFile(join(repository, 'Packages'), '')
   await expect(load()).rejects.toThrow(

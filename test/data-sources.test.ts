@@ -11,6 +11,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { LoadOptions, LoadProgress } from '../src/data/data-set.ts'
 import { encodeIdx } from '../src/data/idx.ts'
 import { type IdxDefinition, loadIdxDataSet } from '../src/data/idx-data-set.ts'
+import type { IdxFile } from '../src/data/idx-file.ts'
 import { FoveaError, UsageError } from '../src/util/errors.ts'
 import { key, randomBits } from '../src/util/random.ts'
 
@@ -314,6 +315,18 @@ describe('mirrors', () => {
     await rm(cacheDir, { recursive: true })
     await expect(load([wrong])).rejects.toThrow(`${wrong} (train-images.gz: wrong checksum)`)
     expect(await readdir(cache)).toEqual([])
+  })
+
+  test('where a SHA-256 is known, a right MD5 is not enough; where none is, it decides', async () => {
+    const mirror = await serve()
+    const { md5 } = file('train-images')
+    const loadWith = (trainImages: IdxFile) =>
+      loadIdxDataSet({ ...tiny, files: { ...tiny.files, trainImages } }, { cacheDir, mirrors: [mirror] })
+    await expect(loadWith({ name: 'train-images', md5, sha256: '0'.repeat(64) })).rejects.toThrow(
+      `${mirror} (train-images.gz: wrong checksum)`,
+    )
+    await loadWith({ name: 'train-images', md5 })
+    await expectWholeCache()
   })
 
   test('a copy that was compressed anew is the published data all the same', async () => {

@@ -3,11 +3,14 @@ import { execFile } from 'node:child_process'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import {
   conv2d,
+  decodeModel,
   dense,
   flatten,
+  formatModel,
   loadDataSet,
   maxPooling2d,
   openEngine,
@@ -22,6 +25,11 @@ import { peakInhibition } from '../docs/examples/mechanism.ts'
 const root = new URL('..', import.meta.url)
 const text = (path: string) => readFile(new URL(path, root), 'utf8')
 
+const runExample = (name: string, argument: string) => {
+  const script = fileURLToPath(new URL(`docs/examples/${name}`, root))
+  return promisify(execFile)(process.execPath, ['--conditions=fovea-source', script, argument])
+}
+
 let folder: string
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'fovea-docs-'))
@@ -32,20 +40,30 @@ describe('examples', () => {
   test.each([
     ['README.md', 'docs/examples/library.ts'],
     ['docs/adding-a-mechanism.md', 'docs/examples/mechanism.ts'],
+    ['docs/training-programs.md', 'docs/examples/program.ts'],
   ])('%s shows %s as it is', async (page, example) => {
     expect(await text(page)).toContain((await text(example)).trimEnd())
   })
 
   test('the library example of the README trains a model', async () => {
-    const run = promisify(execFile)
-    const script = new URL('docs/examples/library.ts', root).pathname
-    const { stdout } = await run(process.execPath, [
-      '--conditions=fovea-source',
-      script,
-      join(folder, 'library'),
-    ])
+    const { stdout } = await runExample('library.ts', join(folder, 'library'))
     const accuracy = Number(/test accuracy ([\d.]+) %/.exec(stdout)?.[1])
     expect(accuracy).toBeGreaterThan(60)
+  })
+
+  test('the example of docs/training-programs.md writes a program that an engine loads, and prints it', async () => {
+    const path = join(folder, 'linear.onnx')
+    const { stdout } = await runExample('program.ts', path)
+    const bytes = await readFile(path)
+    expect(stdout).toBe(`${formatModel(decodeModel(bytes))}\n`)
+    expect(stdout).toMatch(/^ir \d+, opset \d+, producer fovea\n/)
+    const engine = await openEngine({ threads: 1 })
+    try {
+      const { inputs } = await engine.load(bytes)
+      expect(inputs).toEqual(expect.arrayContaining(['steps', 'images', 'labels', 'order', 'scalars']))
+    } finally {
+      await engine.close()
+    }
   })
 
   test('the mechanism of docs/adding-a-mechanism.md learns its strength and beats chance', async () => {

@@ -235,11 +235,28 @@ describe('what cannot go on says so', () => {
     ['a batch larger than the split', { batchSize: 1000 }],
     ['no epochs', { epochs: 0 }],
     ['a seed below 0', { seed: -1 }],
+    ['a negative rate in a stored description', { optimizer: { ...adam(), learningRate: -0.1 } }],
     ['nothing to watch', { split: { validation: 0 }, earlyStopping: { monitor: 'loss' as const } }],
   ])('%s', async (name, change) => {
     const error = await rejectionOf(fit({ ...spec(), ...change }, data, { engine }))
     expect(error.exitCode).toBe(2)
     expect(error.message).toMatchSnapshot(name)
+  })
+
+  test('logits that are not as many as the classes', async () => {
+    const model = sequential([pixels, flatten(), dense({ units: 5 })], { name: 'five', input })
+    const error = await rejectionOf(fit(trainingSpec(model, data), data, { engine }))
+    expect(error.exitCode).toBe(2)
+    expect(error.message).toMatchInlineSnapshot(`"model "five": layer "dense_1" gives 5 logits, expected 10, one for each class of fashion-mnist-subset"`)
+  })
+
+  test('a checkpoint is there before the first step', async () => {
+    const path = join(folder, 'first.safetensors')
+    const events: string[] = []
+    const onEvent = ({ type }: TrainEvent) => events.push(type)
+    await fit({ ...spec(), epochs: 1 }, data, { engine, checkpoint: { path }, onEvent })
+    expect(events.indexOf('checkpoint')).toBeGreaterThanOrEqual(0)
+    expect(events.indexOf('checkpoint')).toBeLessThan(events.indexOf('progress'))
   })
 
   test('a checkpoint of another model, a truncated one, a foreign file, none', async () => {

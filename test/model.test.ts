@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { compileTraining } from '../src/compile/train-program.ts'
-import { batchOutward } from '../src/graph/ops/pool.ts'
+import { batchInward, batchOutward } from '../src/graph/ops/pool.ts'
+import { transpose } from '../src/graph/ops/shape.ts'
 import { input } from '../src/graph/ops/source.ts'
 import { conv2d } from '../src/nn/layers/convolution.ts'
 import { activation, add, concatenate, dense, dropout, flatten, rescaling } from '../src/nn/layers/core.ts'
@@ -217,7 +218,7 @@ test('messages', () => {
     UsageError: functional: expected at least one layer, received none
     UsageError: connect: dense expects at least one place to read from, received none
     UsageError: connect: expected a name of its own for each layer, received "a" twice
-    UsageError: connect: expected a name of its own for each layer, received "input" twice
+    UsageError: layer name "input": expected one that does not begin with input, best, optimizer, next, packed, keys, step, begin, end, data or an empty part
     UsageError: model "model": its output "conv2d_1" must be logits [N, classes], received feature maps; add flatten() and dense()
     UsageError: dense "dense_1": expected vectors [N, F], received [N, 4, 4, 1]; add flatten() or a pooling before it
     UsageError: model "model": expected a name of its own for each layer, received "twin" twice
@@ -232,4 +233,23 @@ test('messages', () => {
 test('an unknown layer is met with the nearest name', () => {
   const model = sequential([{ layer: 'maxpooling2d' }], { input: [4, 4, 1] })
   expect(() => build(model)).toThrow('unknown layer "maxpooling2d"; did you mean "maxPooling2d"?')
+})
+
+test('a layer of one’s own that moves axes is not taken for one that scales values', async () => {
+  const images = input('images', 'float32', [2, 3, 3, 1])
+  const x = batchInward(images)
+  const turned = batchOutward(transpose(x, [1, 0, 2, 3]))
+  const values = Float32Array.from({ length: 18 }, (_, i) => i)
+  const [result] = await evaluate([turned], {
+    images: { dtype: 'float32', shape: [2, 3, 3, 1], data: values },
+  })
+  expect(Array.from(result!.data as Float32Array)).toEqual([
+    0, 3, 6, 1, 4, 7, 2, 5, 8, 9, 12, 15, 10, 13, 16, 11, 14, 17,
+  ])
+})
+
+test.each(['best', 'optimizer/x', 'input', 'next/a', ''])('a layer may not be named "%s"', name => {
+  expect(errorOf(() => sequential([flatten({ name }), dense({ units: 2 })], { input: [2, 2, 1] }))).toMatch(
+    /^UsageError: layer name ".*": expected one that does not begin with /,
+  )
 })

@@ -1,7 +1,7 @@
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { promisify } from 'node:util'
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test } from 'vitest'
 import { openEngine } from '../src/runtime/node.ts'
 import { FoveaError, UsageError } from '../src/util/errors.ts'
 import { hostTensor } from '../src/util/host-tensor.ts'
@@ -31,7 +31,7 @@ function script(body: string): [string, string[]] {
 
 const run = async (body: string) => promisify(execFile)(...script(body), { timeout: 30_000 })
 
-/** Whether a process of this id is there. */
+/** Whether a process of this id, or a group of this negative id, is there. */
 function alive(pid: number): boolean {
   try {
     process.kill(pid, 0)
@@ -83,9 +83,14 @@ test.skipIf(windows)('Ctrl-C does not end the engine before its caller', async (
     })
     const engine = await openEngine({ threads: 1 })
     const loaded = await engine.load(accumulate)
-    setInterval(() => {}, 1000)
+    // Waits for the signal, but not for ever: it outlives a test that is itself killed.
+    setTimeout(() => process.exit(3), 30_000)
     console.log('ready')`)
   const child = spawn(command, args, { detached: true, stdio: ['ignore', 'pipe', 'inherit'] })
+  onTestFinished(() => {
+    // The group is gone when all went well.
+    if (alive(-child.pid!)) process.kill(-child.pid!, 'SIGKILL')
+  })
   let output = ''
   child.stdout.on('data', chunk => {
     output += chunk
@@ -107,6 +112,17 @@ test.skipIf(windows)('an engine that dies rejects what is under way, and all tha
     await engine.close()`)
   const line = "FoveaError: the engine's process ended unexpectedly (killed: often for want of memory)\n"
   expect(stdout).toBe(line + line)
+})
+
+test('a request that cannot be sent is rejected, and does not hold up closing', async () => {
+  const engine = await openEngine({ threads: 1 })
+  const unsendable = (() => {}) as unknown as string
+  await expect(engine.read([unsendable])).rejects.toThrow(
+    /^the engine was not reached: .* could not be cloned/,
+  )
+  const loaded = await engine.load(accumulate)
+  expect(loaded.outputs).toContain('next')
+  await engine.close()
 })
 
 test('a device that is not there is refused in one line', async () => {

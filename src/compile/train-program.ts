@@ -11,7 +11,7 @@ import { type Buffer, type BuiltModel, buildModel, type Model, type Parameter } 
 import { type Optimizer, optimizerRule } from '../nn/optimizers.ts'
 import { encodeModel } from '../onnx/encode.ts'
 import type { ValueInfo } from '../onnx/model.ts'
-import { checkInteger } from '../util/errors.ts'
+import { checkInteger, UsageError } from '../util/errors.ts'
 import { hashBytes } from '../util/hash.ts'
 import { type Shape, sizeOf } from '../util/host-tensor.ts'
 import { modelOf } from './emit.ts'
@@ -78,6 +78,10 @@ export function compileTraining({ model, loss, optimizer, batchSize }: TrainSpec
     training: true,
     randomKey: name => reshape(rowOfStep(input(`keys/${name}`, 'uint32', [1, 1])), []),
   })
+  if (built.parameters.length === 0)
+    throw new UsageError(
+      `model "${model.name}": expected at least one layer with parameters, received none to train`,
+    )
   const mean = reshape(reduceMean(lossPerExample(loss, built.logits, batch.labels)), [])
   const total = built.penalty ? add(mean, built.penalty) : mean
   const update = updateOf(built, total, optimizer)

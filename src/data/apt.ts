@@ -1,5 +1,6 @@
 /** Fetches a Debian package's files without installing it and without being root. */
 import { execFile } from 'node:child_process'
+import { rmSync } from 'node:fs'
 import { mkdir, mkdtemp, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -32,6 +33,9 @@ export async function withAptPackage<T>(
   progress?: (event: AptProgress) => void,
 ): Promise<T> {
   const work = await mkdtemp(join(tmpdir(), 'fovea-apt-'))
+  // Ctrl-C ends the process without coming back to `finally`.
+  const removeAtExit = () => rmSync(work, { recursive: true, force: true })
+  process.once('exit', removeAtExit)
   try {
     const deb = await downloadDeb(name, work, progress)
     const root = join(work, 'root')
@@ -39,6 +43,7 @@ export async function withAptPackage<T>(
     return await use(root)
   } finally {
     await rm(work, { recursive: true, force: true })
+    process.off('exit', removeAtExit)
   }
 }
 

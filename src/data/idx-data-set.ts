@@ -53,8 +53,9 @@ export async function loadIdxDataSet(definition: IdxDefinition, options: LoadOpt
     tried.push(`${label} (${firstProblem(installed)})`)
   }
   for (const fetchInto of [fetchFromMirrors, fetchFromApt]) {
-    const { found, origin } = await fetchInto(definition, cache, cached, options, tried)
-    if (isComplete(found)) return assemble(definition, found, `${origin}, kept in ${cache}`)
+    const { found, origin, notCached } = await fetchInto(definition, cache, cached, options, tried)
+    const kept = notCached === undefined ? `kept in ${cache}` : `not cached: ${notCached}`
+    if (isComplete(found)) return assemble(definition, found, `${origin}, ${kept}`)
   }
   throw new FoveaError(
     `${definition.name} was found nowhere. Tried: ${tried.join('; ')}. ${advice(definition)}`,
@@ -122,7 +123,12 @@ type Fetch = (
   options: LoadOptions,
   /** Receives what was tried and why it failed. */
   tried: string[],
-) => Promise<{ found: readonly Found[]; origin: string }>
+) => Promise<{
+  found: readonly Found[]
+  origin: string
+  /** Why the cache did not take what was found. */
+  notCached?: string | undefined
+}>
 
 const fetchFromMirrors: Fetch = async (definition, cache, cached, options, tried) => {
   const found = [...cached]
@@ -194,23 +200,26 @@ const fetchFromApt: Fetch = async (definition, cache, cached, options, tried) =>
   if (debian === undefined || options.apt === false) return { found: cached, origin: '' }
   const origin = `Debian's package ${debian.package} by apt-get`
   try {
-    const found = await withAptPackage(
+    return await withAptPackage(
       debian.package,
       async root => {
         const folder = join(root, debian.folder)
         const unpacked = await readPublished(definition, folder)
         if (!isComplete(unpacked)) throw new FoveaError(`the package: ${firstProblem(unpacked)}`)
-        for (const { name } of filesOf(definition))
-          await withPartial(cache, `${name}.gz`, partial => copyFile(join(folder, `${name}.gz`), partial))
-        return unpacked
+        const notCached = await copyInto(cache, unpacked).then(() => undefined, reasonOf)
+        return { found: unpacked, origin, notCached }
       },
       event => options.progress?.({ phase: 'apt', ...event }),
     )
-    return { found, origin }
   } catch (error) {
     tried.push(`apt-get download ${debian.package} (${reasonOf(error)})`)
     return { found: cached, origin }
   }
+}
+
+async function copyInto(cache: string, contents: readonly IdxContent[]): Promise<void> {
+  for (const { file } of contents)
+    await withPartial(cache, basename(file), partial => copyFile(file, partial))
 }
 
 function assemble(definition: IdxDefinition, found: readonly IdxContent[], source: string): DataSet {

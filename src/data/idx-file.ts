@@ -11,7 +11,7 @@ import type { NamedBytes } from './idx.ts'
 export interface IdxFile {
   /** Its name, without `.gz`. */
   readonly name: string
-  /** MD5 of the published .gz file. */
+  /** MD5 of the published .gz file; counts where there is no SHA-256. */
   readonly md5?: string
   /** SHA-256 of the decompressed file, which holds for a copy that was compressed anew (as Debian's). */
   readonly sha256?: string
@@ -54,9 +54,10 @@ async function decompress(path: string, stored: Uint8Array): Promise<Uint8Array>
 
 function compare(file: IdxFile, stored: Uint8Array | undefined, bytes: Uint8Array): IdxContent['state'] {
   const { md5, sha256 } = file
-  if (stored !== undefined && md5 !== undefined && digest('md5', stored) === md5) return 'published'
+  // MD5 detects damage, not a forged file, and mirrors may be plain HTTP.
   if (sha256 !== undefined) return digest('sha256', bytes) === sha256 ? 'published' : 'different'
-  return stored === undefined || md5 === undefined ? 'unknown' : 'different'
+  if (stored === undefined || md5 === undefined) return 'unknown'
+  return digest('md5', stored) === md5 ? 'published' : 'different'
 }
 
 function digest(algorithm: 'md5' | 'sha256', bytes: Uint8Array): string {

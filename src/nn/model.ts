@@ -78,9 +78,21 @@ export function connect(layer: Layer, ...sources: readonly Connection[]): Connec
   const number = (counts.get(layer.layer) ?? 0) + 1
   counts.set(layer.layer, number)
   const name = layer.name ?? `${layer.layer}_${number}`
-  if (name === 'input' || uses.some(use => use.name === name))
+  checkName(name)
+  if (uses.some(use => use.name === name))
     throw new UsageError(`connect: expected a name of its own for each layer, received "${name}" twice`)
   return { uses: [...uses, { name, layer, inputs: sources.map(source => source.at) }], at: name, counts }
+}
+
+/** First parts of the names that programs and checkpoints give to what belongs to no layer. */
+const RESERVED = ['input', 'best', 'optimizer', 'next', 'packed', 'keys', 'step', 'begin', 'end', 'data']
+
+function checkName(name: string): void {
+  const [first = ''] = name.split('/')
+  if (first === '' || RESERVED.includes(first))
+    throw new UsageError(
+      `layer name "${name}": expected one that does not begin with ${RESERVED.join(', ')} or an empty part`,
+    )
 }
 
 /** A trained tensor of a built model. */
@@ -149,6 +161,7 @@ export function buildModel(model: Model, images: Tensor, options: BuildOptions):
   const outputs = new Map<string, Tensor>([['input', batchInward(images)]])
   const summary: LayerSummary[] = []
   for (const { name, layer, inputs } of model.layers) {
+    checkName(name)
     // Branches that are joined later, and models that were stored, have not met `connect`'s check.
     if (outputs.has(name))
       throw new UsageError(

@@ -129,6 +129,8 @@ export function adagrad(options: Partial<AdagradOptions> = {}): Optimizer {
   return Object.freeze({ optimizer: 'adagrad', ...full })
 }
 
+const factories = { sgd, rmsprop, adam, adamW, nadam, adagrad }
+
 const adamDefaults = { learningRate: 0.001, beta1: 0.9, beta2: 0.999, epsilon: 1e-7, amsgrad: false }
 
 /** The given options over the defaults, those that all optimizers share checked. */
@@ -302,10 +304,13 @@ function ruleOf(description: Optimizer): Rule {
 /**
  * The update that a description stands for. The bounds on gradients are not in it (`clipGradients` in clipping.ts takes
  * the description): they look at all parameters together.
- * @throws UsageError where the optimizer is unknown
+ * @throws UsageError where the optimizer is unknown, or an option out of range
  */
 export function optimizerRule(description: Optimizer): OptimizerRule {
   const rule = ruleOf(description)
+  // A description may come from a file, past the checks of the function that makes one.
+  const { optimizer, ...options } = description
+  factories[optimizer](options)
   const { weightDecay } = description
   const scalars = (step: number, learningRate: number): Record<string, number> => ({
     ...rule.scalars(step, learningRate),

@@ -113,7 +113,14 @@ export class Client implements Engine {
       const id = ++this.#sent
       this.#waiting.set(id, { resolve, reject })
       if (this.#waiting.size === 1) this.#transport.busy(true)
-      this.#transport.send({ id, request })
+      try {
+        this.#transport.send({ id, request })
+      } catch (error) {
+        // Never sent, it is never answered: `close` must not wait for it.
+        this.#waiting.delete(id)
+        this.#settle()
+        reject(new FoveaError(`the engine was not reached: ${(error as Error).message}`))
+      }
     })
   }
 

@@ -1,7 +1,10 @@
 /** The one door to ONNX Runtime: what every platform's engine does. */
 import type { HostTensor } from '../util/host-tensor.ts'
 
-export type Device = 'cpu' | 'cuda' | 'webgpu'
+/** The devices that an engine may run on, by ONNX Runtime's names. */
+export const devices = ['cpu', 'cuda', 'webgpu'] as const
+
+export type Device = (typeof devices)[number]
 
 export interface EngineOptions {
   /** Default: `'cpu'`. */

@@ -14,11 +14,9 @@ import { encodeModel } from '../onnx/encode.ts'
 import type { OnnxModel } from '../onnx/model.ts'
 import { checkInteger, FoveaError, UsageError, unknownName } from '../util/errors.ts'
 import { Client } from './client.ts'
-import type { Device, Engine, EngineOptions } from './engine.ts'
+import { type Device, devices, type Engine, type EngineOptions } from './engine.ts'
 import type { Greeting } from './node-process.ts'
 import type { Reply } from './protocol.ts'
-
-const devices: readonly Device[] = ['cpu', 'cuda', 'webgpu']
 
 /** The engines' processes that are alive. None outlives this one, however it exits. */
 const living = new Set<ChildProcess>()

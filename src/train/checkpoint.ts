@@ -25,8 +25,6 @@ export interface Position {
   }
   readonly history: readonly EpochRecord[]
   readonly best: { readonly epoch: number; readonly value: number } | undefined
-  /** True once all epochs are done, or early stopping has ended them. */
-  readonly done: boolean
 }
 
 /** What a trial runs on: the same bits are only promised by the same. */
@@ -86,7 +84,6 @@ const positionSchema = z.object({
   running: z.object({ loss: z.number(), correct: z.number(), images: z.number(), seconds: z.number() }),
   history: z.array(recordSchema),
   best: z.object({ epoch: z.number(), value: z.number() }).optional(),
-  done: z.boolean(),
 })
 
 const engineSchema = z.object({
@@ -98,17 +95,23 @@ const engineSchema = z.object({
 const specSchema = z.looseObject({
   model: z.looseObject({
     name: z.string(),
-    input: z.array(z.number()),
-    layers: z.array(z.unknown()),
+    input: z.tuple([z.number(), z.number(), z.number()]),
+    layers: z.array(
+      z.object({
+        name: z.string(),
+        layer: z.looseObject({ layer: z.string() }),
+        inputs: z.array(z.string()),
+      }),
+    ),
     output: z.string(),
   }),
   dataSet: z.object({ name: z.string(), hash: z.string() }),
   split: z.looseObject({}),
   loss: z.looseObject({ loss: z.string() }),
   optimizer: z.looseObject({ optimizer: z.string() }),
-  batchSize: z.number(),
-  epochs: z.number(),
-  seed: z.number(),
+  batchSize: z.int().positive(),
+  epochs: z.int().positive(),
+  seed: z.int().nonnegative(),
 })
 
 /**

@@ -1,9 +1,12 @@
 /** Evaluation of a model's current state on some images. */
 import { compileEvaluation, type EvaluateProgram } from '../compile/evaluate-program.ts'
+import type { DataSet } from '../data/data-set.ts'
+import { input } from '../graph/ops/source.ts'
 import type { Loss } from '../nn/losses.ts'
-import type { Model } from '../nn/model.ts'
+import { buildModel, type Model } from '../nn/model.ts'
 import type { Engine, Program } from '../runtime/engine.ts'
-import { hostTensor } from '../util/host-tensor.ts'
+import { UsageError } from '../util/errors.ts'
+import { hostTensor, showShape } from '../util/host-tensor.ts'
 
 /** A split's result. */
 export interface Evaluation {
@@ -14,6 +17,24 @@ export interface Evaluation {
   readonly accuracy: number
   /** The predicted class of each image, in the order of the indices. */
   readonly predicted: Int32Array
+}
+
+/**
+ * Throws a UsageError unless a model has as many logits as a data set has classes. Without it a label beyond the logits
+ * would only lose its share of the loss.
+ */
+export function checkClasses(model: Model, { name, imageShape, classes }: DataSet): void {
+  if (showShape(model.input) !== showShape(imageShape))
+    throw new UsageError(
+      `model "${model.name}": expected images ${showShape(['N', ...model.input])}, received those of ${name}, ${showShape(['N', ...imageShape])}`,
+    )
+  const images = input('images', 'float32', [1, ...model.input])
+  const { logits } = buildModel(model, images, { training: false })
+  const count = logits.shape[1]
+  if (count !== classes.length)
+    throw new UsageError(
+      `model "${model.name}": layer "${model.output}" gives ${count} logits, expected ${classes.length}, one for each class of ${name}`,
+    )
 }
 
 const BATCH = 500

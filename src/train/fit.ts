@@ -8,7 +8,7 @@ import { FoveaError, UsageError } from '../util/errors.ts'
 import { type HostTensor, hostTensor, sameShape, showShape, sizeOf } from '../util/host-tensor.ts'
 import { bitsAt, key } from '../util/random.ts'
 import { type Checkpoint, checkResumable, type Position, saveCheckpoint } from './checkpoint.ts'
-import { Evaluator } from './evaluate.ts'
+import { checkClasses, Evaluator } from './evaluate.ts'
 import { checkSpec, type EpochRecord, type TrainEvent, type TrainingSpec } from './spec.ts'
 
 export interface FitOptions {
@@ -74,6 +74,7 @@ export async function fit(spec: TrainingSpec, dataSet: DataSet, options: FitOpti
     throw new UsageError(
       `train: a batch of ${spec.batchSize} is larger than the training split of ${split.train.length} images`,
     )
+  checkClasses(spec.model, dataSet)
   const trainer = new Trainer(spec, dataSet.classes, split, options)
   try {
     return await trainer.run()
@@ -98,7 +99,6 @@ class Trainer {
     running: { loss: 0, correct: 0, images: 0, seconds: 0 },
     history: [],
     best: undefined,
-    done: false,
   }
   private best: Readonly<Record<string, HostTensor>> | undefined
   private savedAt = performance.now()
@@ -117,6 +117,8 @@ class Trainer {
     const { spec } = this
     const main = await this.program(spec.batchSize)
     await this.start(main.compiled)
+    // At once, so that a run killed at any moment can be resumed.
+    if (!this.options.resume) await this.save()
     const parameters = main.compiled.state.filter(tensor => tensor.kind === 'parameter')
     const parameterCount = parameters.reduce((sum, tensor) => sum + sizeOf(tensor.shape), 0)
     this.emit({
@@ -129,7 +131,6 @@ class Trainer {
       step: this.position.step,
     })
     while (!this.finished) await this.epoch(main.compiled)
-    this.position = { ...this.position, done: true }
     await this.save()
     if (this.best) await this.engine.write(this.best)
     const values = this.best ?? (await this.engine.read(this.valueNames(main.compiled)))
@@ -190,6 +191,8 @@ class Trainer {
     const { running } = this.position
     const validation =
       split.validation.length > 0 ? await this.evaluator.evaluate(STORED_TRAIN, split.validation) : undefined
+    if (validation && !Number.isFinite(validation.loss))
+      throw this.diverged(`the validation loss is ${validation.loss} after epoch ${epoch + 1}`)
     const record: EpochRecord = {
       epoch: epoch + 1,
       learningRate: learningRateAt(spec.optimizer.learningRate, this.position.updates - 1),
@@ -316,8 +319,7 @@ class Trainer {
     if (!earlyStopping) return
     const { monitor, minDelta = 0 } = earlyStopping
     const value = monitor === 'loss' ? -record.validationLoss! : record.validationAccuracy!
-    // Written so that NaN is no improvement.
-    if (this.position.best && !(value > this.position.best.value + minDelta)) return
+    if (this.position.best && value <= this.position.best.value + minDelta) return
     this.best = await this.engine.read(this.valueNames(compiled))
     this.position = { ...this.position, best: { epoch: record.epoch, value } }
   }

@@ -1,4 +1,5 @@
 /** Ops on each element by itself. In comments: y = f(x), and dx as a function of dy, x and y. */
+import { elementTypes } from '../../onnx/schema.ts'
 import { broadcastShapes } from '../../util/broadcast.ts'
 import { checkRange, UsageError } from '../../util/errors.ts'
 import { type DType, hostTensor, sizeOf } from '../../util/host-tensor.ts'
@@ -179,7 +180,7 @@ export const Cast: OpDefinition = {
   shape: ([x], { to }: { to: DType }) => ({ dtype: to, shape: x!.shape }),
   gradient: ({ inputs: [x] }, [dy]) => [isFloat(x!.dtype) ? cast(dy!, x!.dtype) : undefined],
   onnx: (lowering, inputs, { attributes }) =>
-    lowering.emit('Cast', inputs, { to: { int: onnxType[attributes.to as DType] } }),
+    lowering.emit('Cast', inputs, { to: { int: elementTypes[attributes.to as DType] } }),
 }
 
 // the same value, through which no gradient flows
@@ -188,17 +189,6 @@ export const StopGradient = unary(
   { none: 'stops gradients on purpose' },
   (_lowering, [x]) => x!,
 )
-
-/** ONNX's numbers for the dtypes. */
-const onnxType: Record<DType, number> = {
-  float32: 1,
-  float64: 11,
-  int32: 6,
-  int64: 7,
-  uint8: 2,
-  uint32: 12,
-  bool: 9,
-}
 
 export function isFloat(dtype: DType): boolean {
   return dtype === 'float32' || dtype === 'float64'

@@ -2,7 +2,23 @@
 import { UsageError } from '../../util/errors.ts'
 import { hostTensor, sameShape, showShape, sizeOf } from '../../util/host-tensor.ts'
 import { apply, type Lowering, type OpDefinition, type Tensor } from '../node.ts'
-import { add, max, mul, Relu, relu } from './elementwise.ts'
+import {
+  Add,
+  add,
+  Cast,
+  Clip,
+  Div,
+  Elu,
+  LeakyRelu,
+  Mul,
+  max,
+  mul,
+  Relu,
+  relu,
+  Sigmoid,
+  Sub,
+  Tanh,
+} from './elementwise.ts'
 import { pad, reshape, slice, split } from './shape.ts'
 import { constant } from './source.ts'
 import { cell, hasPadding, type Pair, type WindowAttributes, windowCounts } from './window.ts'
@@ -153,12 +169,18 @@ export function batchOutward(x: Tensor): Tensor {
   return undone(x) ?? apply(BatchOutward, [x])
 }
 
+const movable: ReadonlySet<OpDefinition> = new Set([
+  ...[Add, Sub, Mul, Div, Cast],
+  ...[Relu, LeakyRelu, Elu, Tanh, Sigmoid, Clip],
+])
+
 /** `x` as it was before `batchInward`, where only scalars were applied to it since: both moves are saved. */
 function undone(x: Tensor): Tensor | undefined {
   const { op, inputs, attributes } = x.node
   if (op === BatchInward) return inputs[0]
   const maps = inputs.filter(input => input.shape.length > 0)
-  if (op.expand || maps.length !== 1 || !sameShape(maps[0]!.shape, x.shape)) return undefined
+  // Ops on each element by itself: only they don't care where the axes are.
+  if (!movable.has(op) || maps.length !== 1 || !sameShape(maps[0]!.shape, x.shape)) return undefined
   const before = undone(maps[0]!)
   return (
     before &&
