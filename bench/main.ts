@@ -20,7 +20,7 @@ import { fashionMnist } from '../src/data/fashion-mnist.ts'
 import { loadDataSet } from '../src/data/registry.ts'
 import { writeFileAtomic } from '../src/train/files.ts'
 import { foveaVersion } from '../src/train/version.ts'
-import { checkInteger, FoveaError, UsageError, unknownName } from '../src/util/errors.ts'
+import { FoveaError, UsageError, unknownName } from '../src/util/errors.ts'
 import { type Timing, timeTraining } from './fovea.ts'
 import { benchModels } from './models.ts'
 
@@ -61,9 +61,10 @@ function parseFlags() {
       },
     })
     const number = (name: 'threads' | 'batch' | 'steps' | 'rounds') => {
-      const value = Number(values[name] || Number.NaN)
-      checkInteger('bench', `--${name}`, value, 1)
-      return value
+      const text = values[name]
+      if (!/^[1-9]\d*$/.test(text))
+        throw new UsageError(`bench: --${name} must be a whole number of at least 1, received "${text}"`)
+      return Number(text)
     }
     const models = values.models.split(',').map(name => {
       const model = benchModels[name]

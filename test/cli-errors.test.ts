@@ -48,6 +48,15 @@ test('a request that failed leaves no folder', () => {
   expect(readdirSync(join(cwd, 'runs'))).toEqual([])
 })
 
+test('a named folder too, but not one that was there before', async () => {
+  mkdirSync(join(cwd, 'mine'))
+  for (const out of ['new', 'mine'])
+    expect(await fovea([...basic, '--batch-size', '1801', '--out', out], { cwd })).toMatchObject({ code: 2 })
+  expect(readdirSync(cwd)).toContain('mine')
+  expect(readdirSync(cwd)).not.toContain('new')
+  expect(readdirSync(join(cwd, 'mine'))).toEqual([])
+})
+
 test('a folder that cannot be made', async () => {
   writeFileSync(join(cwd, 'file'), 'not a folder')
   const { code, stderr } = await fovea([...basic, '--out', 'file/run'], { cwd })

@@ -1,11 +1,13 @@
 /** Numbers and tables as a terminal shows them. */
 import { expect, test } from 'vitest'
 import { clock, duration, lossText, wrapped } from '../src/cli/format.ts'
-import { reportLines } from '../src/cli/study-report.ts'
+import { conditionsOf, reportLines } from '../src/cli/study-report.ts'
 import { table } from '../src/cli/table.ts'
 import { colorsOf } from '../src/cli/terminal.ts'
+import { loadDataSet } from '../src/data/registry.ts'
+import { sgd } from '../src/nn/optimizers.ts'
 import { summarize } from '../src/stats/summary.ts'
-import type { Comparison } from '../src/study/reproduce.ts'
+import { type Changes, type Comparison, planTrials } from '../src/study/reproduce.ts'
 import { singhBrar2024 } from '../src/zoo/singh-brar-2024.ts'
 
 test('durations', () => {
@@ -78,10 +80,25 @@ const comparisons: Comparison[] = singhBrar2024.arms.map(({ name }, i) => ({
   imagesPerSecond: i === 1 ? undefined : 11_203,
 }))
 
+const dataSet = await loadDataSet('fashion-mnist-subset')
+const planned = (changes: Changes) =>
+  planTrials(singhBrar2024, singhBrar2024.scales.paper, dataSet, 'study', { seeds: [1, 4], ...changes })
+
+test('the conditions of a report: what was run, and only what differs from the protocol', () => {
+  const trials = planned({ epochs: 2 })
+  expect(conditionsOf(singhBrar2024, trials, dataSet)).toBe(
+    'Fashion-MNIST (subset): 1,800 or 450 (25 %) training, 200 validation and 500 test images; 2 epochs (the paper: 50); seeds 1, 4',
+  )
+  const [whole] = trials
+  expect(conditionsOf(singhBrar2024, [whole!], dataSet)).toContain(': 1,800 training, 200 validation')
+})
+
 test.for([80, 100])('the report of a paper fits %i columns', width => {
   // Not a terminal: no colours.
   const colors = colorsOf(process.stdout)
-  const lines = reportLines(singhBrar2024, comparisons, singhBrar2024.assumed, { width, colors }).join('\n')
+  const conditions = conditionsOf(singhBrar2024, planned({ batchSize: 64, optimizer: sgd() }), dataSet)
+  const assumed = [...singhBrar2024.assumed, ...singhBrar2024.arms[1]!.assumed!]
+  const lines = reportLines(singhBrar2024, comparisons, conditions, assumed, { width, colors }).join('\n')
   expect(lines).toMatchSnapshot()
   for (const line of lines.split('\n')) expect(line.length, line).toBeLessThanOrEqual(width)
 })

@@ -1,5 +1,5 @@
 /** reproduce: the whole way from a paper's name to its claims beside what was measured. */
-import { copyFileSync, readFileSync, statSync } from 'node:fs'
+import { copyFileSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test, vi } from 'vitest'
 import { z } from 'zod'
@@ -23,6 +23,7 @@ const documentSchema = z.strictObject({
   optimizer: z.looseObject({ optimizer: z.literal('adam') }),
   threads: z.literal(1),
   device: z.literal('cpu'),
+  runtime: z.string().startsWith('onnxruntime-node '),
   citation: z.string(),
   comparisons: z.array(
     z.looseObject({
@@ -59,6 +60,11 @@ test('a study: JSON, what is in its folder, and that it is not trained twice', a
   expect(again.stderr.match(/trained before/g)).toHaveLength(6)
   expect(statSync(join(cwd, folder, 'sparse/seed-5/checkpoint.safetensors')).mtimeMs).toBe(before)
   const rows = again.stdout.split('\n').filter(line => /^ {2}(basic|sparse|lateral-inhibition) /.test(line))
+  expect(again.stdout.replace(/\s+/g, ' ')).toContain(
+    '1,800 training, 200 validation and 500 test images; 1 epoch (the paper: 50); seeds 2, 5 ',
+  )
+  expect(again.stdout).not.toContain('25 %')
+  expect(again.stderr).not.toContain('warning')
   document.comparisons.forEach(({ test: measured, claim }, i) => {
     expect(rows[i]).toContain(`${(measured.mean * 100).toFixed(2)} ± `)
     expect(rows[i]).toContain(` ${((measured.mean - claim.accuracy) * 100).toFixed(2)} `)
@@ -70,6 +76,30 @@ test('a study: JSON, what is in its folder, and that it is not trained twice', a
     stderr: `fovea: ${folder} holds a study already; expected a new folder, or --resume ${folder}\n`,
   })
   expect(await fovea(['reproduce', '--resume', folder, '--epochs', '3'], { cwd })).toMatchObject({ code: 2 })
+})
+
+test('a request that cannot be run leaves nothing; corrected, it runs in the same folder', async () => {
+  const request = [...smoke, '--seeds', '1', '--out', 'corrected']
+  expect(await fovea([...request, '--batch-size', '1801'], { cwd })).toEqual({
+    code: 2,
+    signal: null,
+    stdout: '',
+    stderr: 'fovea: basic: a batch of 1801 is larger than the training split of 1800 images\n',
+  })
+  expect(existsSync(join(cwd, 'corrected'))).toBe(false)
+  const done = await fovea([...request, '--batch-size', '64'], { cwd })
+  expect(done.code, done.stderr).toBe(0)
+  expect(done.stdout).toContain('minibatches of 64 instead of 32')
+
+  // As another version would have left it.
+  const path = join(cwd, 'corrected/study.json')
+  const study = JSON.parse(readFileSync(path, 'utf8'))
+  writeFileSync(path, JSON.stringify({ ...study, fovea: '0.0.0', runtime: 'onnxruntime-node 1.0.0' }))
+  const { stderr } = await fovea(['reproduce', '--resume', 'corrected'], { cwd })
+  expect(stderr).toMatch(/^fovea: warning: so far the study ran with Fovea 0\.0\.0, from here with Fovea \d/)
+  expect(stderr).toContain(
+    `so far the study ran with onnxruntime-node 1.0.0, from here with ${study.runtime}: the last bits of its results may differ\n`,
+  )
 })
 
 test('interrupted, and resumed; a checkpoint of another network is refused', async () => {

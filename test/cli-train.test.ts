@@ -1,11 +1,11 @@
 /** train, evaluate and predict on real images; interruptions and what they leave. */
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import sharp from 'sharp'
 import { expect, test, vi } from 'vitest'
 import { z } from 'zod'
 import { loadDataSet } from '../src/data/registry.ts'
-import { loadCheckpoint } from '../src/train/checkpoint.ts'
+import { loadCheckpoint, saveCheckpoint } from '../src/train/checkpoint.ts'
 import { bytesOf } from '../src/util/host-tensor.ts'
 import { fovea, temporaryFolder } from './cli-process.ts'
 
@@ -115,7 +115,7 @@ test('train, evaluate and predict agree', async () => {
   await grey.clone().negate().png().toFile(join(cwd, 'light.png'))
   const both = JSON.parse((await fovea(['predict', run, 'dark.png', 'light.png', '--json'], { cwd })).stdout)
   expect(both[1]).toEqual({ ...both[0], image: 'light.png', inverted: true })
-  const table = await fovea(['predict', run, 'dark.png', '--top', '1'], { cwd })
+  const table = await fovea(['predict', run, 'dark.png', '--top', '1', '--threads', '2'], { cwd })
   expect(table.stdout).toMatch(/^ {2}image +class +probability\n {2}dark.png +Trouser +\d+\.\d\d %\n$/)
 
   writeFileSync(join(cwd, 'notes.txt'), 'no picture')
@@ -150,6 +150,21 @@ test('train, evaluate and predict agree', async () => {
   const ended = await fovea(['train', '--resume', run, '--json'], { cwd })
   expect(ended).toMatchObject({ code: 0, stderr: '' })
   expect(JSON.parse(ended.stdout)).toEqual(result)
+
+  // Moved: the result says where the checkpoint is now.
+  renameSync(join(cwd, run), join(cwd, 'moved'))
+  const moved = await fovea(['train', '--resume', 'moved', '--json'], { cwd })
+  expect(JSON.parse(moved.stdout)).toEqual({ ...result, checkpoint: 'moved/checkpoint.safetensors' })
+  writeFileSync(join(cwd, 'moved/result.json'), JSON.stringify({ ...result, test: {} }))
+  const spoilt = await fovea(['train', '--resume', 'moved'], { cwd })
+  expect(spoilt).toMatchObject({ code: 1, stdout: '' })
+  expect(spoilt.stderr).toMatch(
+    /^fovea: moved\/result.json: the result is damaged at "test.images": .*; remove it to have it made again$/m,
+  )
+  rmSync(join(cwd, 'moved/result.json'))
+  const remade = await fovea(['train', '--resume', 'moved', '--json'], { cwd })
+  expect(JSON.parse(remade.stdout)).toEqual({ ...result, checkpoint: 'moved/checkpoint.safetensors' })
+  renameSync(join(cwd, 'moved'), join(cwd, run))
 
   // A truncated checkpoint.
   const path = join(cwd, run, 'checkpoint.safetensors')
@@ -203,4 +218,18 @@ test('other threads than before are allowed, with a warning; more epochs go on f
   )
   const { epochs, threads } = JSON.parse(more.stdout)
   expect([epochs.length, threads]).toEqual([2, 2])
+
+  // As another version of the runtime would have left it.
+  const path = join(cwd, 'one/checkpoint.safetensors')
+  const checkpoint = await loadCheckpoint(path)
+  const { version } = checkpoint.engine
+  await saveCheckpoint(path, {
+    ...checkpoint,
+    engine: { ...checkpoint.engine, version: 'onnxruntime-node 1.0.0' },
+  })
+  const other = await fovea(['train', '--resume', 'one', '--epochs', '3'], { cwd })
+  expect(other.code).toBe(0)
+  expect(other.stderr).toContain(
+    `fovea: warning: so far the trial ran with onnxruntime-node 1.0.0, from here with ${version}: the last bits of its results may differ\n`,
+  )
 })

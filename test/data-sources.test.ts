@@ -380,6 +380,15 @@ describe('mirrors', () => {
     )
   })
 
+  test('a file that was downloaded and checked, but cannot be put in place, is used all the same', async () => {
+    const occupied = join(cache, 'test-labels.gz')
+    await mkdir(join(occupied, 'folder'), { recursive: true })
+    const mirror = await serve()
+    const { source, test } = await load([mirror])
+    expect(source).toMatch(new RegExp(`^${mirror}, not cached: [A-Z]+ at ${cache}/test-labels.gz`))
+    expect(test.labels.data).toEqual(Int32Array.of(0, 1, 1, 0))
+  })
+
   test('several loads at once do not disturb each other', async () => {
     const mirror = await serve((name, request, response) => {
       setTimeout(() => sendFile(name, request, response), Math.random() * 50)

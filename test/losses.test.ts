@@ -180,7 +180,7 @@ describe('refused', () => {
 
   test('unknown options', () => {
     expect(() => losses.crossEntropy({ smoothing: 0.1 } as object)).toThrow(
-      'unknown option of crossEntropy "smoothing"; known: labelSmoothing',
+      'unknown option of crossEntropy "smoothing"; did you mean "labelSmoothing"? known: labelSmoothing',
     )
     expect(() => losses.meanSquaredError({ of: 'logit' as 'logits' })).toThrow(
       'unknown "of" of meanSquaredError "logit"; did you mean "logits"? known: probabilities, logits',

@@ -294,7 +294,7 @@ export function testEngine(name: string, openEngine: (options?: EngineOptions) =
       for (const error of errors) expect(error).toBeInstanceOf(UsageError)
       expect(errors.map(({ message }) => message)).toEqual([
         'openEngine: threads must be a whole number of at least 1, received 0',
-        'unknown device "gpu"; did you mean "cpu"? known: cpu, cuda, webgpu',
+        'unknown device "gpu"; did you mean "webgpu"? known: cpu, cuda, webgpu',
       ])
     })
   })

@@ -26,6 +26,12 @@ export function warn(message: string): void {
   process.stderr.write(`fovea: warning: ${message}\n`)
 }
 
+/** Says that what was begun with one version goes on with another. */
+export function warnOfOtherVersion(what: string, before: string | undefined, now: string): void {
+  if (before === undefined || before === now) return
+  warn(`so far ${what} ran with ${before}, from here with ${now}: the last bits of its results may differ`)
+}
+
 function complain(message: string): void {
   process.stderr.write(`fovea: ${message.replace(/\s*\n\s*/g, ' ')}\n`)
 }

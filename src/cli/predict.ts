@@ -6,12 +6,12 @@ import type { Checkpoint } from '../train/checkpoint.ts'
 import { trainedValues } from '../train/trial.ts'
 import { percent } from './format.ts'
 import { type Inversion, inversions, type ModelImage, readImage } from './image-file.ts'
-import { addCommonOptions, oneOf, wholeNumber } from './options.ts'
+import { addCommonOptions, addEngineOptions, type EngineFlags, oneOf, wholeNumber } from './options.ts'
 import { openRun } from './run-folder.ts'
 import { table } from './table.ts'
 import { colorsOf, widthOf } from './terminal.ts'
 
-interface Flags {
+interface Flags extends EngineFlags {
   readonly top: number
   readonly invert: Inversion
   readonly json?: boolean
@@ -42,6 +42,7 @@ export function addPredictCommand(program: Command): void {
     .argument('<image...>', 'image files')
     .option('--top <k>', 'classes to show for each image', wholeNumber('--top', 1), 3)
     .option('--invert <when>', inversions.join(', '), oneOf('value of --invert', inversions), 'auto')
+  addEngineOptions(command, "threads (default: the run's own)")
   addCommonOptions(command).addHelpText('after', NOTES).action(predict)
 }
 
@@ -49,7 +50,7 @@ async function predict(run: string, paths: readonly string[], flags: Flags): Pro
   const checkpoint = await openRun(run)
   const images: ModelImage[] = []
   for (const path of paths) images.push(await readImage(path, checkpoint.spec.model.input, flags.invert))
-  const predictions = (await probabilities(checkpoint, images)).map((values, i) => ({
+  const predictions = (await probabilities(checkpoint, images, flags)).map((values, i) => ({
     image: paths[i]!,
     inverted: images[i]!.inverted,
     classes: likeliest(checkpoint.classes, values, flags.top),
@@ -58,9 +59,14 @@ async function predict(run: string, paths: readonly string[], flags: Flags): Pro
   process.stdout.write(`${text}\n`)
 }
 
-async function probabilities(checkpoint: Checkpoint, images: readonly ModelImage[]): Promise<Float32Array[]> {
+async function probabilities(
+  checkpoint: Checkpoint,
+  images: readonly ModelImage[],
+  flags: EngineFlags,
+): Promise<Float32Array[]> {
   const { bytes } = compilePrediction(checkpoint.spec.model, trainedValues(checkpoint))
-  const engine = await openEngine()
+  const { threads = checkpoint.engine.threads, device = checkpoint.engine.device } = flags
+  const engine = await openEngine({ threads, device })
   try {
     const program = await engine.load(bytes)
     const results: Float32Array[] = []

@@ -5,6 +5,7 @@ import type { DataSet } from '../data/data-set.ts'
 import { openEngine } from '../runtime/node.ts'
 import { estimateSeconds } from '../study/estimate.ts'
 import {
+  checkTrials,
   compareClaims,
   type PlannedTrial,
   planTrials,
@@ -13,11 +14,12 @@ import {
 } from '../study/reproduce.ts'
 import { writeFileAtomic } from '../train/files.ts'
 import { Interrupted } from '../train/fit.ts'
+import { withLock } from '../train/lock.ts'
 import { foveaVersion } from '../train/version.ts'
 import { FoveaError, UsageError } from '../util/errors.ts'
 import { architectureNamed, paperNamed, papers } from '../zoo/index.ts'
 import { type Paper, type ScaleName, scaleNames } from '../zoo/paper.ts'
-import { warn } from './failure.ts'
+import { warn, warnOfOtherVersion } from './failure.ts'
 import { duration, grouped, plural } from './format.ts'
 import { interruptible } from './interrupt.ts'
 import { loadData } from './load-data.ts'
@@ -33,10 +35,10 @@ import {
   seedList,
   wholeNumber,
 } from './options.ts'
-import { inNewFolder } from './run-folder.ts'
+import { inFolder, inNewFolder } from './run-folder.ts'
 import { StudyDisplay } from './study-display.ts'
-import { readStudy, resultIn, type Study, writeStudy } from './study-folder.ts'
-import { reportLines } from './study-report.ts'
+import { lockIn, readStudy, resultIn, type Study, writeStudy } from './study-folder.ts'
+import { conditionsOf, reportLines } from './study-report.ts'
 import { colorsOf, widthOf } from './terminal.ts'
 
 interface Flags extends EngineFlags, OptimizerFlags {
@@ -96,6 +98,7 @@ async function reproduce(id: string | undefined, flags: Flags, command: Command)
   const scale = paper.scales[flags.scale]
   const optimizer = optimizerOf(flags, paper.training.optimizer)
   const dataSet = await loadData(scale.dataSet, flags.data)
+  const { threads = 1, device = 'cpu' } = flags
   const study: Study = {
     fovea: foveaVersion,
     paper: id,
@@ -105,14 +108,17 @@ async function reproduce(id: string | undefined, flags: Flags, command: Command)
     epochs: flags.epochs ?? scale.epochs,
     batchSize: flags.batchSize ?? paper.training.batchSize,
     optimizer,
-    threads: flags.threads ?? 1,
-    device: flags.device ?? 'cpu',
+    threads,
+    device,
+    // Also finds out, before anything is written, whether there is such a device.
+    runtime: await runtimeVersion({ threads, device }),
   }
+  checkTrials(planTrials(paper, scale, dataSet, '', study), dataSet)
   const work = async (folder: string) => {
     await writeStudy(folder, study)
     await runStudy(study, dataSet, folder, flags)
   }
-  if (flags.out !== undefined) await work(flags.out)
+  if (flags.out !== undefined) await inFolder(flags.out, work)
   else await inNewFolder(`runs/${id}-${flags.scale}`, work)
 }
 
@@ -136,10 +142,22 @@ async function resumeStudy(
     throw new FoveaError(
       `${folder}: ${dataSet.name} from ${dataSet.source} is not the copy that its trials were trained on`,
     )
+  warnOfOtherVersion('the study', `Fovea ${study.fovea}`, `Fovea ${foveaVersion}`)
+  warnOfOtherVersion('the study', study.runtime, await runtimeVersion({ threads, device }))
   await runStudy({ ...study, threads, device }, dataSet, folder, flags)
 }
 
+async function runtimeVersion(options: Pick<Study, 'threads' | 'device'>): Promise<string> {
+  const engine = await openEngine(options)
+  await engine.close()
+  return engine.version
+}
+
 async function runStudy(study: Study, dataSet: DataSet, folder: string, flags: Flags): Promise<void> {
+  await withLock(lockIn(folder), folder, () => runLocked(study, dataSet, folder, flags))
+}
+
+async function runLocked(study: Study, dataSet: DataSet, folder: string, flags: Flags): Promise<void> {
   const paper = paperNamed(study.paper)
   const trials = planTrials(paper, paper.scales[study.scale], dataSet, folder, study)
   const { threads, device } = study
@@ -182,7 +200,8 @@ async function runStudy(study: Study, dataSet: DataSet, folder: string, flags: F
     if (flags.json) process.stdout.write(text)
     else {
       const place = { width: widthOf(process.stdout), colors: colorsOf(process.stdout) }
-      const lines = reportLines(paper, comparisons, assumed, place)
+      const conditions = conditionsOf(paper, trials, dataSet)
+      const lines = reportLines(paper, comparisons, conditions, assumed, place)
       process.stdout.write(`\n${lines.join('\n')}\n\nresults: ${resultIn(folder)}\n`)
     }
     if (failed.length > 0)
@@ -219,8 +238,14 @@ async function sayEstimate(
   }
 }
 
-/** The paper's assumptions and those of the networks that were trained, each once. */
+/** The paper's assumptions and those of the arms and networks that were trained, each once. */
 function assumptions(paper: Paper, trials: readonly PlannedTrial[]): string[] {
   const names = new Set(trials.map(({ arm }) => arm.architecture))
-  return [...new Set([...paper.assumed, ...[...names].flatMap(name => architectureNamed(name).assumed)])]
+  return [
+    ...new Set([
+      ...paper.assumed,
+      ...trials.flatMap(({ arm }) => arm.assumed ?? []),
+      ...[...names].flatMap(name => architectureNamed(name).assumed),
+    ]),
+  ]
 }

@@ -1,5 +1,5 @@
 /** The folders that runs are kept in. */
-import { mkdir, rmdir } from 'node:fs/promises'
+import { mkdir, rmdir, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { makeFolder } from '../data/make-folder.ts'
 import { type Checkpoint, loadCheckpoint } from '../train/checkpoint.ts'
@@ -33,6 +33,20 @@ export async function inNewFolder<T>(path: string, work: (folder: string) => Pro
     return await work(folder)
   } catch (error) {
     await rmdir(folder).catch(() => {})
+    throw error
+  }
+}
+
+/** Works in a folder that a person named; where it is new, it too is taken away again where nothing was written into it. */
+export async function inFolder<T>(folder: string, work: (folder: string) => Promise<T>): Promise<T> {
+  const isNew = await stat(folder).then(
+    () => false,
+    () => true,
+  )
+  try {
+    return await work(folder)
+  } catch (error) {
+    if (isNew) await rmdir(folder).catch(() => {})
     throw error
   }
 }

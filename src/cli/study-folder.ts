@@ -22,6 +22,8 @@ const studySchema = z.object({
   optimizer: z.looseObject({ optimizer: z.string(), learningRate: z.unknown() }),
   threads: z.number(),
   device: z.enum(['cpu', 'cuda', 'webgpu']),
+  /** Name and version of what it began to run on; earlier versions did not write it down. */
+  runtime: z.string().optional(),
 })
 
 /** All that decides the outcome of a reproduction. */
@@ -30,6 +32,7 @@ export type Study = Omit<z.infer<typeof studySchema>, 'format' | 'optimizer'> & 
 }
 
 const studyIn = (folder: string): string => join(folder, 'study.json')
+export const lockIn = (folder: string): string => join(folder, 'study.lock')
 export const resultIn = (folder: string): string => join(folder, 'result.json')
 
 /** Writes the study into a folder, which is made where it does not exist and must hold no other. */

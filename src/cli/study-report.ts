@@ -1,8 +1,10 @@
 /** A paper's claims beside what was measured, as text for a terminal. */
 import { stripVTControlCharacters } from 'node:util'
-import type { Comparison } from '../study/reproduce.ts'
+import type { DataSet } from '../data/data-set.ts'
+import { splitSizes } from '../study/estimate.ts'
+import type { Comparison, PlannedTrial } from '../study/reproduce.ts'
 import type { Paper } from '../zoo/paper.ts'
-import { grouped, hundredths, wrapped } from './format.ts'
+import { grouped, hundredths, plural, wrapped } from './format.ts'
 import { type Column, table } from './table.ts'
 import type { Colors } from './terminal.ts'
 
@@ -16,19 +18,22 @@ const right = (title: string): Column => ({ title, align: 'right' })
 export function reportLines(
   paper: Paper,
   comparisons: readonly Comparison[],
+  conditions: string,
   assumed: readonly string[],
   place: Place,
 ): string[] {
   const { bold, dim } = place.colors
   const width = Math.min(place.width, 100)
+  const tested = paper.training.test === 'best epoch' ? 'epoch that is best on validation' : 'last epoch'
   return [
     bold('Test accuracy: claimed and measured, in percent'),
+    wrapped(conditions, width, '  '),
     '',
     ...comparisonTables(comparisons, place),
     '',
     dim(
       wrapped(
-        'measured: mean ± standard deviation over n seeds; points: measured - claimed; train: accuracy in training, last epoch',
+        `measured: test accuracy of the ${tested}, mean ± standard deviation over n seeds; points: measured - claimed; train: accuracy in training, last epoch`,
         width,
         '  ',
       ),
@@ -39,6 +44,33 @@ export function reportLines(
     '',
     wrapped(paper.citation, width, '  '),
   ]
+}
+
+/** Under what the numbers were measured: data, epochs beside the paper's, seeds, and what was asked for instead of its protocol. */
+export function conditionsOf(paper: Paper, trials: readonly PlannedTrial[], dataSet: DataSet): string {
+  const fractions = [...new Map(trials.map(trial => [trial.arm.fraction, trial]))]
+  const train = fractions.map(([fraction, { spec }]) => {
+    const count = grouped(splitSizes(spec, dataSet).train)
+    return fraction === 1 ? count : `${count} (${fraction * 100} %)`
+  })
+  const { spec } = trials[0]!
+  const { optimizer, batchSize, epochs } = spec
+  const { training } = paper
+  const { learningRate } = optimizer
+  const rate = typeof learningRate === 'number' ? learningRate : 'by a schedule'
+  const seeds = [...new Set(trials.map(({ seed }) => seed))]
+  const same = JSON.stringify(optimizer) === JSON.stringify(training.optimizer)
+  return [
+    `${dataSet.title}: ${train.join(' or ')} training, ${grouped(splitSizes(spec, dataSet).validation)} validation and ${grouped(dataSet.test.count)} test images`,
+    `${plural(epochs, 'epoch')} (the paper: ${paper.scales.paper.epochs})`,
+    `${seeds.length === 1 ? 'seed' : 'seeds'} ${seeds.join(', ')}`,
+    ...(same
+      ? []
+      : [`${optimizer.optimizer}, learning rate ${rate}, instead of the optimizer assumed below`]),
+    ...(batchSize === training.batchSize
+      ? []
+      : [`minibatches of ${batchSize} instead of ${training.batchSize}`]),
+  ].join('; ')
 }
 
 /** One table where it fits; on a narrow terminal two, so that nothing has to be left out. */

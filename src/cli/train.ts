@@ -10,7 +10,7 @@ import { checkSpec, type TrainingSpec, trainingSpec } from '../train/spec.ts'
 import { runTrial, type TrialResult } from '../train/trial.ts'
 import { UsageError } from '../util/errors.ts'
 import { architectureNamed, architectures } from '../zoo/index.ts'
-import { warn } from './failure.ts'
+import { warn, warnOfOtherVersion } from './failure.ts'
 import { duration, grouped, lossText, percent } from './format.ts'
 import { interruptible } from './interrupt.ts'
 import { loadData } from './load-data.ts'
@@ -25,7 +25,7 @@ import {
   refuseWithResume,
   wholeNumber,
 } from './options.ts'
-import { inNewFolder, openRun } from './run-folder.ts'
+import { inFolder, inNewFolder, openRun } from './run-folder.ts'
 import { colorsOf } from './terminal.ts'
 import { TrainDisplay } from './train-display.ts'
 
@@ -118,7 +118,7 @@ async function trainNew(flags: Flags): Promise<TrialResult> {
   })
   checkSpec(spec)
   const work = (folder: string) => run(spec, dataSet, folder, flags, flags)
-  if (flags.out !== undefined) return await work(flags.out)
+  if (flags.out !== undefined) return await inFolder(flags.out, work)
   return await inNewFolder(`runs/${model.replaceAll('/', '-')}_${dataset}_seed-${seed}`, work)
 }
 
@@ -132,7 +132,7 @@ async function trainOn(folder: string, flags: Flags, command: Command): Promise<
   const { threads = engine.threads, device = engine.device } = flags
   warnOfOthers(engine, threads, device)
   const dataSet = await loadData(spec.dataSet.name, flags.data)
-  return await run({ ...spec, epochs }, dataSet, folder, { threads, device }, flags)
+  return await run({ ...spec, epochs }, dataSet, folder, { threads, device }, flags, engine.version)
 }
 
 function warnOfOthers(engine: Checkpoint['engine'], threads: number, device: string): void {
@@ -149,6 +149,7 @@ async function run(
   directory: string,
   { threads, device }: EngineFlags,
   { resume, checkpointEvery }: Pick<Flags, 'resume' | 'checkpointEvery'>,
+  before?: string,
 ): Promise<TrialResult> {
   const title = `${spec.model.name} on ${dataSet.title}, seed ${spec.seed}`
   const display = new TrainDisplay(title, directory)
@@ -156,6 +157,7 @@ async function run(
     ...(threads === undefined ? {} : { threads }),
     ...(device === undefined ? {} : { device }),
   })
+  warnOfOtherVersion('the trial', before, engine.version)
   try {
     return await interruptible(
       () => display.stopping(),

@@ -143,6 +143,7 @@ const fetchFromMirrors: Fetch = async (definition, cache, cached, options, tried
     used: false,
   }))
   const reasons = new Map<string, string>()
+  let notCached: string | undefined
   try {
     for (const [i, file] of files.entries()) {
       if (typeof found[i] !== 'string') continue
@@ -151,7 +152,9 @@ const fetchFromMirrors: Fetch = async (definition, cache, cached, options, tried
         try {
           const silent = await mirror.reason
           if (silent !== undefined) throw new FoveaError(silent)
-          found[i] = await fetchFile(`${mirror.base}${file.name}.gz`, file, cache, options)
+          const fetched = await fetchFile(`${mirror.base}${file.name}.gz`, file, cache, options)
+          found[i] = fetched.content
+          notCached ??= fetched.notCached
           mirror.used = true
           break
         } catch (error) {
@@ -165,7 +168,7 @@ const fetchFromMirrors: Fetch = async (definition, cache, cached, options, tried
   }
   for (const [base, reason] of reasons) tried.push(`${base} (${reason})`)
   const used = mirrors.filter(mirror => mirror.used).map(mirror => mirror.base)
-  return { found, origin: used.join(' and ') }
+  return { found, origin: used.join(' and '), notCached }
 }
 
 /** Downloads one file into the cache. A wrong checksum after a resumed download gets one fresh try. */
@@ -174,12 +177,12 @@ async function fetchFile(
   file: IdxFile,
   cache: string,
   options: LoadOptions,
-): Promise<IdxContent> {
+): Promise<{ content: IdxContent; notCached?: string }> {
   const name = `${file.name}.gz`
   const progress = (received: number, total: number | undefined) =>
     options.progress?.({ phase: 'download', file: name, received, total, url })
   let content: IdxContent | undefined
-  await withPartial(cache, name, async partial => {
+  const fill = async (partial: string): Promise<void> => {
     for (;;) {
       const start = await stat(partial).then(
         ({ size }) => size,
@@ -191,8 +194,14 @@ async function fetchFile(
       await rm(partial, { force: true })
       if (start === 0) throw new FoveaError(`${name}: wrong checksum`)
     }
-  })
-  return content!
+  }
+  try {
+    await withPartial(cache, name, fill)
+    return { content: content! }
+  } catch (error) {
+    if (content?.state !== 'published') throw error
+    return { content, notCached: reasonOf(error) }
+  }
 }
 
 const fetchFromApt: Fetch = async (definition, cache, cached, options, tried) => {

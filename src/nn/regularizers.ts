@@ -25,8 +25,10 @@ export function l1l2(options: Partial<Regularizer> = {}): Regularizer {
 
 /** The penalty of a tensor of weights of any shape, a scalar in their dtype. */
 export function penalty(regularizer: Regularizer, weights: Tensor): Tensor {
+  // A description may come from a file, past the checks of the function that makes one.
+  const { l1: magnitudes, l2: squares } = l1l2(regularizer)
   const terms: Tensor[] = []
-  if (regularizer.l1 !== 0) terms.push(mul(sumOfMagnitudes(weights), regularizer.l1))
-  if (regularizer.l2 !== 0) terms.push(mul(sumOfSquares(weights), regularizer.l2))
+  if (magnitudes !== 0) terms.push(mul(sumOfMagnitudes(weights), magnitudes))
+  if (squares !== 0) terms.push(mul(sumOfSquares(weights), squares))
   return terms.reduce(add, scalar(0, weights.dtype))
 }

@@ -8,12 +8,17 @@ import type { PlannedTrial } from './reproduce.ts'
 /** Enough for the speed of the later steps to be that of warm caches. */
 const STEPS = 32
 
-/** Images that a trial trains on in all its epochs. */
-export function trainedImages({ split, epochs }: TrainingSpec, dataSet: DataSet): number {
+/** Images that a trial trains on in an epoch, and those that validate it. */
+export function splitSizes({ split }: TrainingSpec, dataSet: DataSet): { train: number; validation: number } {
   const { fraction = 1, validation = 0.1 } = split
   const { count } = dataSet.train
   const held = validation < 1 ? Math.round(validation * count) : validation
-  return Math.round(fraction * (count - held)) * epochs
+  return { train: Math.round(fraction * (count - held)), validation: held }
+}
+
+/** Images that a trial trains on in all its epochs. */
+export function trainedImages(spec: TrainingSpec, dataSet: DataSet): number {
+  return splitSizes(spec, dataSet).train * spec.epochs
 }
 
 /**

@@ -1,12 +1,14 @@
 /** A paper's protocol as trials, a pool of engines that runs them, and its claims beside what was measured. */
 import { join } from 'node:path'
+import { compileTraining } from '../compile/train-program.ts'
 import type { DataSet } from '../data/data-set.ts'
+import { splitTraining } from '../data/split.ts'
 import type { Engine } from '../runtime/engine.ts'
 import { type Summary, summarize } from '../stats/summary.ts'
 import { Interrupted } from '../train/fit.ts'
-import { type TrainEvent, type TrainingSpec, trainingSpec } from '../train/spec.ts'
+import { checkSpec, type TrainEvent, type TrainingSpec, trainingSpec } from '../train/spec.ts'
 import { runTrial, type TrialResult } from '../train/trial.ts'
-import { FoveaError } from '../util/errors.ts'
+import { FoveaError, UsageError } from '../util/errors.ts'
 import { architectureNamed } from '../zoo/index.ts'
 import type { Arm, Claim, Paper, Scale } from '../zoo/paper.ts'
 
@@ -57,6 +59,24 @@ export function planTrials(
       ),
     })),
   )
+}
+
+/**
+ * Finds out, before anything is written, whether all trials of a plan can be begun.
+ *
+ * @throws UsageError where one cannot
+ */
+export function checkTrials(trials: readonly PlannedTrial[], dataSet: DataSet): void {
+  for (const { spec } of trials) checkSpec(spec)
+  // Neither the sizes of a split nor the program depend on the seed.
+  for (const { arm, seed, spec } of trials.filter(({ seed }) => seed === trials[0]!.seed)) {
+    const { train } = splitTraining(dataSet.train.labels, dataSet.classes.length, { ...spec.split, seed })
+    if (spec.batchSize > train.length)
+      throw new UsageError(
+        `${arm.name}: a batch of ${spec.batchSize} is larger than the training split of ${train.length} images`,
+      )
+    compileTraining(spec)
+  }
 }
 
 /** What happens to a trial of a pool. */

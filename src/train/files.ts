@@ -44,7 +44,7 @@ async function written(file: FileHandle, work: (file: FileHandle) => Promise<voi
 }
 
 /** `no space left on device (ENOSPC)` */
-function reasonOf(error: unknown): string {
+export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error)
   const { errno, code } = error as NodeJS.ErrnoException
   return errno === undefined ? error.message : `${getSystemErrorMessage(errno)} (${code})`

@@ -2,6 +2,7 @@
 import { readFile, stat } from 'node:fs/promises'
 import { availableParallelism, cpus } from 'node:os'
 import { join } from 'node:path'
+import { z } from 'zod'
 import type { DataSet } from '../data/data-set.ts'
 import { makeFolder } from '../data/make-folder.ts'
 import type { Engine } from '../runtime/engine.ts'
@@ -10,6 +11,7 @@ import { type Checkpoint, loadCheckpoint } from './checkpoint.ts'
 import { Evaluator } from './evaluate.ts'
 import { removeUnfinished, writeFileAtomic } from './files.ts'
 import { type FitOptions, fit, storeTrainingImages } from './fit.ts'
+import { withLock } from './lock.ts'
 import { type EpochRecord, specHash, type TrainingSpec } from './spec.ts'
 import { foveaVersion } from './version.ts'
 
@@ -54,33 +56,51 @@ export interface TrialOptions extends Pick<FitOptions, 'engine' | 'onEvent' | 's
 export const checkpointIn = (directory: string): string => join(directory, 'checkpoint.safetensors')
 const resultIn = (directory: string): string => join(directory, 'result.json')
 
+/** What is read of a result that was written before; the rest only goes back into a document. */
+const resultSchema = z.looseObject({
+  specHash: z.string(),
+  seed: z.number(),
+  parameters: z.number(),
+  epochs: z.array(z.looseObject({ trainAccuracy: z.number(), imagesPerSecond: z.number() })).min(1),
+  test: z.looseObject({ images: z.number(), loss: z.number(), accuracy: z.number() }),
+  seconds: z.number(),
+})
+
 const STORED_TEST = { images: 'data/test/images', labels: 'data/test/labels' }
 
 /**
  * Runs a trial, or goes on with it. A trial that has ended already is not run again: its result is read.
  *
- * @throws UsageError where the folder holds a trial and `resume` was not asked for; otherwise as `fit`
+ * @throws UsageError where the folder holds a trial and `resume` was not asked for, or where another process is at work in
+ *   it; otherwise as `fit`
  */
 export async function runTrial(
   spec: TrainingSpec,
   dataSet: DataSet,
   options: TrialOptions,
 ): Promise<TrialResult> {
-  const { directory, engine, resume = false, everySeconds } = options
-  const path = checkpointIn(directory)
+  const { directory, resume = false } = options
   if (spec.dataSet.hash !== dataSet.hash)
     throw new FoveaError(
       `${directory}: expected the data set "${spec.dataSet.name}" with the hash ${spec.dataSet.hash}, received ${dataSet.hash} from ${dataSet.source}`,
     )
   const ended = resume ? await readResult(directory) : undefined
-  if (ended?.specHash === specHash(spec)) return ended
+  // The folder may have been moved since.
+  if (ended?.specHash === specHash(spec)) return { ...ended, checkpoint: checkpointIn(directory) }
+  await makeFolder(directory)
+  const lock = join(directory, 'trial.lock')
+  return await withLock(lock, directory, () => runLocked(spec, dataSet, options))
+}
+
+async function runLocked(spec: TrainingSpec, dataSet: DataSet, options: TrialOptions): Promise<TrialResult> {
+  const { directory, engine, resume = false, everySeconds } = options
+  const path = checkpointIn(directory)
   const exists = await stat(path).then(
     () => true,
     () => false,
   )
   if (exists && !resume)
     throw new UsageError(`${directory} holds a trial already; expected a new folder, or to resume it`)
-  await makeFolder(directory)
   await storeTrainingImages(engine, dataSet)
   const checkpoint = exists ? await loadCheckpoint(path) : undefined
   if (resume) await removeUnfinished(path)
@@ -128,11 +148,18 @@ async function readResult(directory: string): Promise<TrialResult | undefined> {
     throw new FoveaError(`${path}: cannot be read (${error.code ?? error.message})`)
   })
   if (text === undefined) return undefined
+  let value: unknown
   try {
-    return JSON.parse(text) as TrialResult
+    value = JSON.parse(text)
   } catch {
-    throw new FoveaError(`${path}: not JSON: the result is damaged; remove it to train again`)
+    throw new FoveaError(`${path}: not JSON: the result is damaged; remove it to have it made again`)
   }
+  const parsed = resultSchema.safeParse(value)
+  if (parsed.success) return value as TrialResult
+  const [issue] = parsed.error.issues
+  throw new FoveaError(
+    `${path}: the result is damaged at "${issue?.path.join('.')}": ${issue?.message}; remove it to have it made again`,
+  )
 }
 
 /** Evaluates the model that an engine holds on a data set's test split. */

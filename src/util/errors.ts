@@ -28,12 +28,12 @@ export function checkRange(where: string, name: string, value: number, least: nu
   }
 }
 
-/** The name of `known` nearest to `name` by edit distance, or undefined where none is near. */
+/** The name of `known` that `name` was most likely meant to be, or undefined where none is near. */
 export function nearest(name: string, known: Iterable<string>): string | undefined {
   let best: string | undefined
-  let least = Math.max(3, Math.floor(name.length / 2)) + 1
+  let least = Number.POSITIVE_INFINITY
   for (const candidate of known) {
-    const distance = editDistance(name.toLowerCase(), candidate.toLowerCase())
+    const distance = nameDistance(name.toLowerCase(), candidate.toLowerCase())
     if (distance < least) {
       least = distance
       best = candidate
@@ -49,15 +49,48 @@ export function unknownName(what: string, name: string, known: readonly string[]
   return new UsageError(`unknown ${what} "${name}"${hint}${hint ? '' : ';'} known: ${known.join(', ')}`)
 }
 
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j)
+/** `group/name` is compared part by part, and its `name` with what was written without a group. */
+function nameDistance(name: string, candidate: string): number {
+  const slash = candidate.indexOf('/')
+  if (slash === -1) return wordDistance(name, candidate)
+  const [group, own] = [candidate.slice(0, slash), candidate.slice(slash + 1)]
+  const written = name.indexOf('/')
+  if (written !== -1)
+    return wordDistance(name.slice(0, written), group) + wordDistance(name.slice(written + 1), own)
+  return Math.min(wordDistance(name, own), wordDistance(name, candidate))
+}
+
+/**
+ * Typing errors, of which a third of the letters, but at least one, may be; infinite beyond. A word that is only begun or
+ * a part of the other counts as half an error or a little more, and may be mistyped where it has four letters.
+ */
+function wordDistance(word: string, whole: string): number {
+  const most = Math.min(Math.max(1, Math.floor(word.length / 3)), word.length - 1)
+  const errors = typingErrors(word, whole)
+  const distance = errors.at(-1)!
+  const missing = distance / 1000
+  if (distance === 0) return 0
+  if (word.length >= 2 && whole.startsWith(word)) return 0.5 + missing
+  if (word.length >= 3 && whole.includes(word)) return 0.75 + missing
+  if (distance <= most) return distance
+  const begun = Math.min(...errors)
+  return word.length >= 4 && begun <= most ? begun + 0.5 + missing : Number.POSITIVE_INFINITY
+}
+
+/** Letters to insert, remove, replace, or swap with the next, from `a` to the first 0, 1, 2 ... letters of `b`. */
+function typingErrors(a: string, b: string): readonly number[] {
+  let before: readonly number[] = []
+  let row: readonly number[] = Array.from({ length: b.length + 1 }, (_, j) => j)
   for (let i = 1; i <= a.length; i++) {
     const next = [i]
     for (let j = 1; j <= b.length; j++) {
-      const substitute = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)
-      next.push(Math.min(substitute, row[j]! + 1, next[j - 1]! + 1))
+      const replaced = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)
+      const swapped = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]
+      const other = swapped ? before[j - 2]! + 1 : replaced
+      next.push(Math.min(replaced, other, row[j]! + 1, next[j - 1]! + 1))
     }
+    before = row
     row = next
   }
-  return row[b.length]!
+  return row
 }

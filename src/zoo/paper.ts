@@ -23,6 +23,8 @@ export interface Arm {
   readonly architecture: string
   /** Share of the training images. */
   readonly fraction: number
+  /** What the paper leaves open and was assumed, for this arm. */
+  readonly assumed?: readonly string[]
 }
 
 /** A number that a paper reports. */
