@@ -160,9 +160,16 @@ function summary(name: string, title: string, rounds: readonly Round[]) {
     peerMs: ratios.length > 0 ? least(({ peer }) => peer?.msPerStep.min) : undefined,
     peer: rounds[0]?.peer && `pytorch ${rounds[0].peer.version}`,
     ratios,
-    medianRatio: ratios[Math.floor(ratios.length / 2)],
+    medianRatio: median(ratios),
     rounds,
   }
+}
+
+/** The middle of sorted values, or the mean of the two in the middle. */
+function median(sorted: readonly number[]): number | undefined {
+  const low = sorted[Math.floor((sorted.length - 1) / 2)]
+  const high = sorted[Math.floor(sorted.length / 2)]
+  return low === undefined || high === undefined ? undefined : (low + high) / 2
 }
 
 function printLine(result: ReturnType<typeof summary>, batch: number): void {

@@ -247,7 +247,9 @@ describe('what cannot go on says so', () => {
     const model = sequential([pixels, flatten(), dense({ units: 5 })], { name: 'five', input })
     const error = await rejectionOf(fit(trainingSpec(model, data), data, { engine }))
     expect(error.exitCode).toBe(2)
-    expect(error.message).toMatchInlineSnapshot(`"model "five": layer "dense_1" gives 5 logits, expected 10, one for each class of fashion-mnist-subset"`)
+    expect(error.message).toMatchInlineSnapshot(
+      `"model "five": layer "dense_1" gives 5 logits, expected 10, one for each class of fashion-mnist-subset"`,
+    )
   })
 
   test('a checkpoint is there before the first step', async () => {

@@ -19,7 +19,7 @@ import { decodeModel } from '../src/onnx/decode.ts'
 import { formatModel } from '../src/onnx/format.ts'
 import type { Engine } from '../src/runtime/engine.ts'
 import { openEngine } from '../src/runtime/node.ts'
-import { hostTensor, sizeOf, toNumbers } from '../src/util/host-tensor.ts'
+import { type HostTensor, hostTensor, sizeOf, toNumbers } from '../src/util/host-tensor.ts'
 import { evaluate } from './evaluate.ts'
 import { expectClose } from './expect-close.ts'
 import { valuesOf } from './reference.ts'
@@ -161,16 +161,36 @@ test.each([
   const labels = input('labels', 'int32', [8])
   const { logits, parameters } = buildModel(model, images, { training: true })
   const mean = reduceMean(lossPerExample(crossEntropy(), logits, labels))
-  const tensors = parameters.map(({ tensor }) => tensor)
+  const tensors = parameters.map(({ tensor, transposed }) => transposed ?? tensor)
   const expected = await evaluate(
     gradients(mean, tensors).map((gradient, i) => sub(tensors[i]!, mul(gradient, 0.5))),
-    { ...start, labels: data.labels, images: hostTensor('float32', images.shape, toNumbers(data.images)) },
+    {
+      ...start,
+      ...Object.fromEntries(
+        parameters.flatMap(({ name, transposed }) =>
+          transposed ? [[`transposed/${name}`, turned(start[name]!)]] : [],
+        ),
+      ),
+      labels: data.labels,
+      images: hostTensor('float32', images.shape, toNumbers(data.images)),
+    },
   )
-  for (const [i, { name }] of parameters.entries()) {
-    expectClose(valuesOf(state[name]!), valuesOf(expected[i]!), 1e-6, name)
+  for (const [i, { name, transposed }] of parameters.entries()) {
+    const value = transposed ? turned(expected[i]!) : expected[i]!
+    expectClose(valuesOf(state[name]!), valuesOf(value), 1e-6, name)
     expect(toNumbers(state[name]!), name).not.toEqual(toNumbers(start[name]!))
   }
 })
+
+/** The transpose of a matrix: as a program keeps the first of its large ones. */
+function turned({ shape, data }: HostTensor): HostTensor {
+  const [rows, columns] = shape as [number, number]
+  const values = Array.from(
+    { length: rows * columns },
+    (_, i) => data[(i % rows) * columns + Math.floor(i / rows)],
+  )
+  return hostTensor('float32', [columns, rows], values.map(Number))
+}
 
 test('equal computations and constants are emitted once, different ones each', () => {
   const x = input('x', 'float32', [3])

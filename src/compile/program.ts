@@ -3,7 +3,7 @@ import type { Tensor } from '../graph/node.ts'
 import { cast, equal } from '../graph/ops/elementwise.ts'
 import { gather } from '../graph/ops/gather.ts'
 import { argMax, reduceSum } from '../graph/ops/reduce.ts'
-import { concat, reshape, split } from '../graph/ops/shape.ts'
+import { concat, reshape, split, transpose } from '../graph/ops/shape.ts'
 import { input } from '../graph/ops/source.ts'
 import type { Model } from '../nn/model.ts'
 import type { OnnxGraph, OnnxNode, ValueInfo } from '../onnx/model.ts'
@@ -63,6 +63,8 @@ export interface Carried {
   readonly next: Tensor
   /** Where `state` is a vector that packs several tensors: these, as the program's callers know them. */
   readonly members?: readonly Tensor[]
+  /** `state` is the transpose of its only member. */
+  readonly transposed?: boolean
 }
 
 export interface LoopParts {
@@ -119,20 +121,24 @@ export function loopGraph({ name, shared, carried, perStep, alias, end = [] }: L
       ...(alias ? { alias } : {}),
     },
   )
-  const packs = carried.flatMap(({ state, members }) => (members ? [{ state, members }] : []))
+  const packs = carried.flatMap(({ state, members, transposed = false }) =>
+    members ? [{ state, members, transposed }] : [],
+  )
   const beginning = emitGraph(
-    packs.map(({ state, members }) => ({ name: nameOfInput(state), tensor: packed(members) })),
+    packs.map(({ state, members, transposed }) => ({
+      name: nameOfInput(state),
+      tensor: transposed ? transpose(members[0]!, [1, 0]) : packed(members),
+    })),
     [],
     { prefix: 'begin/' },
   )
   const ending = emitGraph(
     [
-      ...packs.flatMap(({ state, members }) =>
-        unpacked(input(`next/${nameOfInput(state)}`, state.dtype, state.shape), members).map((tensor, i) => ({
-          name: `next/${nameOfInput(members[i]!)}`,
-          tensor,
-        })),
-      ),
+      ...packs.flatMap(({ state, members, transposed }) => {
+        const last = input(`next/${nameOfInput(state)}`, state.dtype, state.shape)
+        const values = transposed ? [transpose(last, [1, 0])] : unpacked(last, members)
+        return values.map((tensor, i) => ({ name: `next/${nameOfInput(members[i]!)}`, tensor }))
+      }),
       ...end,
     ],
     [],

@@ -7,7 +7,14 @@ import { reshape, split } from '../graph/ops/shape.ts'
 import { input } from '../graph/ops/source.ts'
 import { clipGradients } from '../nn/clipping.ts'
 import { type Loss, lossPerExample } from '../nn/losses.ts'
-import { type Buffer, type BuiltModel, buildModel, type Model, type Parameter } from '../nn/model.ts'
+import {
+  type Buffer,
+  type BuiltModel,
+  buildModel,
+  type Model,
+  type Parameter,
+  SMALL_PARAMETER,
+} from '../nn/model.ts'
 import { type Optimizer, optimizerRule } from '../nn/optimizers.ts'
 import { encodeModel } from '../onnx/encode.ts'
 import type { ValueInfo } from '../onnx/model.ts'
@@ -127,12 +134,6 @@ export function compileTraining({ model, loss, optimizer, batchSize }: TrainSpec
   }
 }
 
-/**
- * Parameters of at most so many values are updated together, as one vector: a step then runs an optimizer's ops once for
- * all biases, instead of once for each.
- */
-const PACKED_SIZE = 20_000
-
 /** The optimizer's part: new parameters and slots, and the numbers that it needs. */
 function updateOf(built: BuiltModel, total: Tensor, optimizer: Optimizer) {
   const rule = optimizerRule(optimizer)
@@ -143,36 +144,45 @@ function updateOf(built: BuiltModel, total: Tensor, optimizer: Optimizer) {
     scalarNames.map(() => 1),
   )
   const scalars = Object.fromEntries(scalarNames.map((name, i) => [name, reshape(numbers[i]!, [])]))
-  const tensors = built.parameters.map(parameter => parameter.tensor)
-  const clipped = clipGradients(gradients(total, tensors), optimizer)
-  const gradientOf = new Map(tensors.map((tensor, i) => [tensor, clipped[i]!]))
+  const inputs = built.parameters.map(inputOf)
+  const clipped = clipGradients(gradients(total, inputs), optimizer)
+  const gradientOf = new Map(inputs.map((tensor, i) => [tensor, clipped[i]!]))
   const slotOf = (slot: string, { name, tensor }: Parameter) =>
     input(`optimizer/${slot}/${name}`, 'float32', tensor.shape)
-  const small = built.parameters.filter(({ tensor }) => sizeOf(tensor.shape) <= PACKED_SIZE)
+  const small = built.parameters.filter(({ tensor }) => sizeOf(tensor.shape) <= SMALL_PARAMETER)
+  const groups =
+    small.length > 1 ? [small, ...separate(built.parameters, small)] : separate(built.parameters, [])
   const carried: Carried[] = []
   const alias = new Map<Tensor, Tensor>()
-  for (const group of small.length > 1
-    ? [small, ...separate(built.parameters, small)]
-    : separate(built.parameters, [])) {
-    const members = group.map(({ tensor }) => tensor)
+  for (const group of groups) {
     const [first] = group
+    const transposed = first?.transposed !== undefined
     const single = group.length === 1
+    const members = group.map(inputOf)
     const size = members.reduce((sum, tensor) => sum + sizeOf(tensor.shape), 0)
-    const vector = (name: string) => input(`packed/${name}`, 'float32', [size])
-    const state = single ? first!.tensor : vector('parameters')
+    const state = single ? inputOf(first!) : input('packed/parameters', 'float32', [size])
     const slots = Object.fromEntries(
-      rule.slots.map(slot => [slot, single ? slotOf(slot, first!) : vector(slot)]),
+      rule.slots.map(slot => [
+        slot,
+        single && !transposed
+          ? slotOf(slot, first!)
+          : input(`${transposed ? `transposed/${first!.name}` : 'packed'}/${slot}`, 'float32', state.shape),
+      ]),
     )
-    const gradient = single
-      ? gradientOf.get(first!.tensor)!
-      : packed(members.map(tensor => gradientOf.get(tensor)!))
+    const gradient = single ? gradientOf.get(state)! : packed(members.map(tensor => gradientOf.get(tensor)!))
     const after = rule.update(state, gradient, slots, scalars)
-    carried.push({ state, next: after.parameter, ...(single ? {} : { members }) })
+    const known = (tensors: readonly Tensor[]) =>
+      single && !transposed ? {} : { members: tensors, transposed }
+    carried.push({
+      state,
+      next: after.parameter,
+      ...known(transposed ? [input(first!.name, 'float32', first!.tensor.shape)] : members),
+    })
     for (const slot of rule.slots)
       carried.push({
         state: slots[slot]!,
         next: after.slots[slot]!,
-        ...(single ? {} : { members: group.map(parameter => slotOf(slot, parameter)) }),
+        ...known(group.map(parameter => slotOf(slot, parameter))),
       })
     if (!single) for (const [i, piece] of unpacked(state, members).entries()) alias.set(members[i]!, piece)
   }
@@ -196,6 +206,9 @@ function updateOf(built: BuiltModel, total: Tensor, optimizer: Optimizer) {
   }
   return { carried, alias, state, scalarNames, scalars: scalarsOf }
 }
+
+/** The tensor that a step reads a parameter from, and differentiates by. */
+const inputOf = ({ tensor, transposed }: Parameter): Tensor => transposed ?? tensor
 
 /** Each parameter that is not in `others`, as a group of its own. */
 function separate(parameters: readonly Parameter[], others: readonly Parameter[]): Parameter[][] {

@@ -27,6 +27,8 @@ export interface ParameterOptions {
   /** Overrides the fans that the shape tells, where a mask or groups change them. */
   readonly fans?: Fans
   readonly regularizer?: Regularizer | undefined
+  /** What the parameter multiplies, as a matrix from the right: says how it is best kept while training. */
+  readonly multiplies?: Tensor
 }
 
 /** How a buffer gets its values on the host. */

@@ -4,7 +4,7 @@ import { UsageError } from '../../util/errors.ts'
 import { hostTensor, type Shape, showShape, sizeOf } from '../../util/host-tensor.ts'
 import { apply, applyAll, type Lowering, type OpDefinition, type Tensor } from '../node.ts'
 import { cast, div, equal, exp, mul, sub } from './elementwise.ts'
-import { expand, reshape, sumTo } from './shape.ts'
+import { expand, reshape, sumTo, Transpose } from './shape.ts'
 import { sameDType } from './source.ts'
 
 interface ReduceAttributes {
@@ -176,5 +176,12 @@ function matrix(x: Tensor, transposed: boolean): [number, number] {
 
 /** The matrix product over the last two axes, with either factor transposed at no cost. */
 export function matMul(a: Tensor, b: Tensor, { transA = false, transB = false } = {}): Tensor {
+  const turned = turnedMatrix(b)
+  if (turned) return matMul(a, turned, { transA, transB: !transB })
   return apply(MatMul, [a, b], { transA, transB })
+}
+
+/** The matrix of which `x` is the transpose, if it is one. */
+function turnedMatrix(x: Tensor): Tensor | undefined {
+  return x.node.op === Transpose && x.shape.length === 2 ? x.node.inputs[0] : undefined
 }

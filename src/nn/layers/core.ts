@@ -58,6 +58,7 @@ export const denseDefinition: LayerDefinition = {
     const kernel = scope.parameter('kernel', [x.shape[1]!, units], {
       initializer: kernelInitializer,
       regularizer: kernelRegularizer,
+      multiplies: x,
     })
     let y = matMul(x, kernel)
     if (layer.useBias)
