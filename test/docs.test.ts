@@ -92,3 +92,14 @@ describe('examples', () => {
     }
   })
 })
+
+test('no page has a placeholder left', async () => {
+  for (const page of [
+    'README.md',
+    'CHANGELOG.md',
+    'docs/data.md',
+    'docs/mechanisms.md',
+    'docs/training-programs.md',
+  ])
+    expect(await text(page), page).not.toMatch(/\b(MEASURED|COSTS|EXAMPLE|TODO|FIXME)\b/)
+})
