@@ -10,14 +10,13 @@ import {
   rmsprop,
   sgd,
 } from '../nn/optimizers.ts'
-import type { Device } from '../runtime/engine.ts'
+import { type Device, devices } from '../runtime/engine.ts'
 import { UsageError, unknownName } from '../util/errors.ts'
 
 const factories = { sgd, rmsprop, adam, adamW, nadam, adagrad } satisfies Record<
   OptimizerName,
   (options?: { learningRate?: number }) => Optimizer
 >
-const devices: readonly Device[] = ['cpu', 'cuda', 'webgpu']
 
 /** A whole number of at least `least`. */
 export function wholeNumber(flag: string, least: number): (text: string) => number {

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { makeFolder } from '../data/make-folder.ts'
 import type { Optimizer } from '../nn/optimizers.ts'
+import { devices } from '../runtime/engine.ts'
 import { writeFileAtomic } from '../train/files.ts'
 import { FoveaError, UsageError } from '../util/errors.ts'
 import { scaleNames } from '../zoo/paper.ts'
@@ -21,7 +22,7 @@ const studySchema = z.object({
   batchSize: z.number(),
   optimizer: z.looseObject({ optimizer: z.string(), learningRate: z.unknown() }),
   threads: z.number(),
-  device: z.enum(['cpu', 'cuda', 'webgpu']),
+  device: z.enum(devices),
   /** Name and version of what it began to run on; earlier versions did not write it down. */
   runtime: z.string().optional(),
 })

@@ -1,7 +1,7 @@
 /** Checkpoints: all that a trial needs to go on, in one safetensors file. */
 import { readFile } from 'node:fs/promises'
 import { z } from 'zod'
-import type { Device } from '../runtime/engine.ts'
+import { type Device, devices } from '../runtime/engine.ts'
 import { FoveaError } from '../util/errors.ts'
 import type { HostTensor } from '../util/host-tensor.ts'
 import { writeFileAtomic } from './files.ts'
@@ -87,7 +87,7 @@ const positionSchema = z.object({
 })
 
 const engineSchema = z.object({
-  device: z.enum(['cpu', 'cuda', 'webgpu']),
+  device: z.enum(devices),
   threads: z.number(),
   version: z.string(),
 })
