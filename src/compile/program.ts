@@ -88,10 +88,12 @@ export const stateOf = (carried: readonly Carried[]): Tensor[] =>
 
 /** One vector of all values of several tensors. */
 export function packed(tensors: readonly Tensor[]): Tensor {
-  return concat(
-    tensors.map(tensor => reshape(tensor, [-1])),
-    0,
+  // As rows, because sums over a minibatch, such as the gradients of biases, are rows already.
+  const row = concat(
+    tensors.map(tensor => reshape(tensor, [1, -1])),
+    1,
   )
+  return reshape(row, [-1])
 }
 
 /** The inverse of `packed`: tensors of the shapes of `like`. */

@@ -16,7 +16,7 @@ function standardization(x: Tensor, epsilon: number) {
 
 // y = gamma (x - mean) / sqrt(variance + epsilon) + beta over the rows of x [R, C]; also mean and (biased) variance [1, C].
 // With xc = x - mean, i = 1 / sqrt(variance + epsilon), a = gamma i:
-//   dbeta = sum dy, dgamma = i sum dy xc, dx = a dy - xc a i dgamma / R - a dbeta / R
+//   dbeta = sum dy, dgamma = i sum dy xc, dx = a (dy - xc i dgamma / R - dbeta / R)
 // Ioffe and Szegedy 2015, arXiv 1502.03167
 export const BatchNormalization: OpDefinition = {
   op: 'BatchNormalization',
@@ -28,13 +28,12 @@ export const BatchNormalization: OpDefinition = {
   gradient({ inputs: [x, gamma, beta], attributes }, [dy]) {
     if (!dy) return [undefined, undefined, undefined]
     const { centred, inverse } = standardization(x!, attributes.epsilon)
-    const scale = mul(inverse, gamma!)
     const share = 1 / x!.shape[0]!
     const dbeta = reduceSum(dy, [0])
     const dgamma = mul(reduceSum(mul(dy, centred), [0]), inverse)
-    const slope = mul(mul(mul(scale, inverse), dgamma), share)
-    const offset = mul(mul(scale, dbeta), share)
-    const dx = sub(mul(dy, scale), add(mul(centred, slope), offset))
+    const slope = mul(dgamma, mul(inverse, share))
+    const residual = sub(sub(dy, mul(dbeta, share)), mul(centred, slope))
+    const dx = mul(residual, mul(inverse, gamma!))
     return [dx, reshape(dgamma, gamma!.shape), reshape(dbeta, beta!.shape)]
   },
   expand({ inputs: [x, gamma, beta], attributes }) {
