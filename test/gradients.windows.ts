@@ -1,4 +1,4 @@
-/** The rows of the ops that slide windows: convolution in its three forms, grouped convolution, pooling. */
+/** The rows of the ops that slide windows: convolution in its four forms, grouped convolution, pooling. */
 import { apply } from '../src/graph/node.ts'
 import * as c from '../src/graph/ops/conv.ts'
 import { averagePool, maxPool } from '../src/graph/ops/pool.ts'
@@ -16,10 +16,13 @@ interface ConvCase {
   readonly filters?: number
 }
 
+const IMAGES = 2
+const FILTERS = 3
+
 const windowFor = ({ size, kernel, strides = [1, 1], padding = 'valid', dilation = [1, 1] }: ConvCase) =>
   windowOf('table', size, kernel, strides, padding, dilation)
 
-/** The three forms, each by the name that its labels begin with, and their geometries. */
+/** The four forms, each by the name that its labels begin with, and their geometries. */
 const convCases: Readonly<Record<string, ConvCase>> = {
   pointwise: { size: [2, 3], kernel: [1, 1], channels: 5 },
   'pointwise of one channel': { size: [2, 3], kernel: [1, 1], channels: 1 },
@@ -42,8 +45,12 @@ const convCases: Readonly<Record<string, ConvCase>> = {
     padding: 'same',
   },
   'gather valid': { size: [4, 3], kernel: [3, 2], channels: 5 },
-  'gather same': { size: [3, 3], kernel: [3, 3], channels: 5, padding: 'same' },
-  'gather same, kernel beyond the map': { size: [2, 3], kernel: [5, 5], channels: 5, padding: 'same' },
+  'gather same': { size: [3, 3], kernel: [2, 1], channels: 5, padding: 'same' },
+  'gather same, kernel beyond the map': { size: [1, 3], kernel: [3, 2], channels: 5, padding: 'same' },
+  'dft same': { size: [4, 4], kernel: [5, 5], channels: 5, padding: 'same' },
+  'dft same, an odd and an even cycle': { size: [4, 3], kernel: [3, 5], channels: 6, padding: 'same' },
+  'dft same, even kernel': { size: [5, 4], kernel: [5, 4], channels: 5, padding: 'same' },
+  'dft same, kernel beyond the map': { size: [4, 2], kernel: [5, 3], channels: 7, padding: 'same' },
   'gather strides 2 same': { size: [4, 5], kernel: [3, 3], channels: 5, strides: [2, 2], padding: 'same' },
   'gather strides 2 by 1 valid': { size: [5, 3], kernel: [3, 2], channels: 5, strides: [2, 1] },
   'gather strides beyond the kernel': { size: [7, 5], kernel: [2, 1], channels: 5, strides: [3, 2] },
@@ -69,11 +76,9 @@ const convRows = Object.entries(convCases)
 
 /** The form that each case takes, by its label. */
 export const convForms = convRows.map(
-  ([label, one]) => [label, c.formOf(one.channels, windowFor(one))] as const,
+  ([label, one]) => [label, c.formOf([...one.size, IMAGES, one.channels], FILTERS, windowFor(one))] as const,
 )
 
-const IMAGES = 2
-const FILTERS = 3
 const mapsOf = ({ size, channels }: ConvCase) => normal(...size, IMAGES, channels)
 const kernelOf = ({ kernel, channels, groups = 1, filters = FILTERS }: ConvCase) =>
   normal(...kernel, channels / groups, filters)

@@ -3,12 +3,13 @@
  *
  *   y[o, n, k] = b[k] + sum over taps t and channels c of x[o s + t d - p, n, c] w[t, c, k]
  *
- * with strides s, dilation d and padding p. In training programs each becomes gathers and matrix products, by the form
+ * with strides s, dilation d and padding p. In training programs each becomes gathers, transforms and matrix products, by the form
  * that `formOf` chooses; the forms share their gathered columns between the forward and the backward pass.
  */
 import { UsageError } from '../../util/errors.ts'
 import { hostTensor, showShape } from '../../util/host-tensor.ts'
 import { apply, type Lowering, type Node, type OpDefinition, type Tensor } from '../node.ts'
+import { dftConvolution, dftInputGradient, dftKernelGradient, dftRows } from './conv-dft.ts'
 import { add, mul } from './elementwise.ts'
 import { gather } from './gather.ts'
 import { matMul, reduceSum } from './reduce.ts'
@@ -21,18 +22,34 @@ type Extents = readonly [number, number, number, number]
 const extents = (x: Tensor) => x.shape as unknown as Extents
 
 /** The ways in which a convolution is computed. */
-export type ConvForm = 'pointwise' | 'few-channels' | 'gather'
+export type ConvForm = 'pointwise' | 'few-channels' | 'dft' | 'gather'
 
 /**
- * The fastest form on a CPU, as measured: a 1x1 kernel is one matrix product; few input channels gather whole rows of
- * minibatch values; the rest gathers rows of channels.
+ * The fastest form on a CPU, as measured, of a convolution of maps [H, W, N, C] to K channels: a 1x1 kernel is one matrix
+ * product; few input channels gather whole rows of minibatch values; small maps with strides of 1 are transformed where
+ * that costs less; the rest gathers rows of channels.
  */
-export function formOf(channels: number, window: WindowAttributes): ConvForm {
-  const { kernel, strides } = window
-  if (kernel[0] === 1 && kernel[1] === 1 && strides[0] === 1 && strides[1] === 1 && !hasPadding(window))
-    return 'pointwise'
-  return channels <= 4 ? 'few-channels' : 'gather'
+export function formOf([h, w, n, c]: Extents, k: number, window: WindowAttributes): ConvForm {
+  const { kernel, strides, dilation } = window
+  const dense = [...strides, ...dilation].every(step => step === 1)
+  const taps = kernel[0] * kernel[1]
+  if (taps === 1 && dense && !hasPadding(window)) return 'pointwise'
+  if (c <= 4) return 'few-channels'
+  if (taps === 1 || !dense) return 'gather'
+  const [rows, columns] = windowCounts([h, w], window)
+  const places = rows * columns
+  const gathered = cost(places * n * taps * c * k, places * n * taps * c)
+  const r = dftRows([h, w], window)
+  const transformed = cost(
+    r * (h * w * n * c + taps * c * k + n * c * k + places * n * k),
+    r * (n * c + c * k + n * k),
+  )
+  return transformed < gathered ? 'dft' : 'gather'
 }
+
+/** Of `products` multiplications and `values` that are written and read again: as many products take as long as one value. */
+const cost = (products: number, values: number): number => products + PRODUCTS_PER_VALUE * values
+const PRODUCTS_PER_VALUE = 64
 
 // y = conv(x, w) + b: dx, dw and db are ops of their own
 export const Conv: OpDefinition = {
@@ -49,7 +66,11 @@ export const Conv: OpDefinition = {
   ],
   expand({ inputs: [x, w, b], attributes: window, outputs: [y] }) {
     const [, , c, k] = extents(w!)
-    const form = formOf(c, window)
+    const form = formOf(extents(x!), k, window)
+    if (form === 'dft') {
+      const product = dftConvolution(x!, w!, window)
+      return b ? add(product, b) : product
+    }
     const kernel = reshape(w!, [-1, k])
     if (form === 'few-channels') {
       const columns = once(x!, window, () => fewChannelColumns(x!, window))
@@ -80,8 +101,10 @@ export const ConvInputGradient: OpDefinition = {
   ],
   expand({ inputs: [dy, w], attributes, outputs: [dx] }) {
     const [, , c, k] = extents(w!)
-    if (formOf(Infinity, attributes) === 'pointwise')
+    const form = formOf(extents(dx!), k, attributes)
+    if (form === 'pointwise')
       return reshape(matMul(reshape(dy!, [-1, k]), reshape(w!, [c, k]), { transB: true }), dx!.shape)
+    if (form === 'dft') return dftInputGradient(dy!, w!, attributes.size, attributes)
     return inputGradientByParity(dy!, w!, attributes)
   },
 }
@@ -100,8 +123,9 @@ export const ConvKernelGradient: OpDefinition = {
   expand({ inputs: [x, dy], attributes: window, outputs: [dw] }) {
     const c = x!.shape[3]!
     const k = dy!.shape[3]!
+    const form = formOf(extents(x!), k, window)
+    if (form === 'dft') return dftKernelGradient(x!, dy!, window)
     const rows = reshape(dy!, [-1, k])
-    const form = formOf(c, window)
     if (form === 'few-channels') {
       const all = matMul(
         once(x!, window, () => fewChannelColumns(x!, window)),
@@ -123,7 +147,7 @@ export const ConvBiasGradient: OpDefinition = {
   expand({ inputs: [x, dy], attributes: window }) {
     const k = dy!.shape[3]!
     const rows = reshape(dy!, [-1, k])
-    if (formOf(x!.shape[3]!, window) !== 'few-channels') return reshape(reduceSum(rows, [0]), [k])
+    if (formOf(extents(x!), k, window) !== 'few-channels') return reshape(reduceSum(rows, [0]), [k])
     // The same product as the kernel's gradient: its row of ones has summed dy already.
     const all = matMul(
       once(x!, window, () => fewChannelColumns(x!, window)),
