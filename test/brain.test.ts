@@ -13,6 +13,7 @@ import { buildModel, sequential } from '../src/nn/model.ts'
 import { type HostTensor, hostTensor, sizeOf, toNumbers } from '../src/util/host-tensor.ts'
 import { errorOf } from './error-of.ts'
 import { evaluate } from './evaluate.ts'
+import attention from './golden/attention.json' with { type: 'json' }
 import golden from './golden/brain.json' with { type: 'json' }
 import layersGolden from './golden/layers.json' with { type: 'json' }
 
@@ -23,6 +24,22 @@ interface Values {
 interface Named extends Values {
   readonly name: string
 }
+interface Row {
+  readonly name: string
+  readonly layer: string
+  readonly config: object
+  readonly training: boolean
+  readonly input: Values
+  readonly weights: readonly Named[]
+  readonly buffers: readonly Named[]
+  readonly output: Values
+  readonly cotangent: Values
+  readonly inputGradient: Values
+  readonly weightGradients: readonly Named[]
+  readonly updatedBuffers?: readonly Named[] | undefined
+}
+
+const cases: readonly Row[] = [...golden.cases, ...attention.cases]
 
 const exported = new Map<string, unknown>(Object.entries(brain))
 
@@ -89,7 +106,7 @@ function expectClose(actual: HostTensor | undefined, expected: Values, tolerance
 }
 
 describe('golden values', () => {
-  test.each(golden.cases)('$name', async row => {
+  test.each(cases)('$name', async row => {
     const result = await run(described(row.layer, row.config), row)
     expect(result.output.shape).toEqual(row.output.shape)
     expectClose(result.output, row.output)
@@ -104,7 +121,7 @@ describe('golden values', () => {
 
   test('every mechanism has a row', () => {
     const mechanisms = layerKinds.filter(kind => exported.has(kind))
-    expect([...new Set(golden.cases.map(row => row.layer))].sort()).toEqual(mechanisms.sort())
+    expect([...new Set(cases.map(row => row.layer))].sort()).toEqual(mechanisms.sort())
   })
 
   test('every mechanism that can learn has a row fixed and a row learned', () => {

@@ -3,6 +3,7 @@
  * least 1e-2 away from kinks and ties, so that central differences do not straddle them.
  */
 import { apply, applyAll, type Tensor } from '../src/graph/node.ts'
+import { scalarAttention } from '../src/graph/ops/attention.ts'
 import * as e from '../src/graph/ops/elementwise.ts'
 import { gather, oneHot, randomMask, ScatterAdd } from '../src/graph/ops/gather.ts'
 import { softmaxCrossEntropy, sumOfMagnitudes, sumOfSquares } from '../src/graph/ops/loss.ts'
@@ -215,6 +216,15 @@ export const gradientTable: Readonly<Record<string, Entry>> = {
     // The gradient presumes targets that sum to 1: these do, for any x.
     smooth('targets of a graph', [normal(3, 4), normal(3, 4)], (x, t) =>
       softmaxCrossEntropy(x, r.softmax(t)),
+    ),
+  ],
+  ScalarAttention: [
+    // Three blocks: of two rows, two rows and one row.
+    smooth('exact', [normal(2, 5), normal()], (x, scale) =>
+      scalarAttention(x, scale, { intervals: 0, scoresAtOnce: 20 }),
+    ),
+    row('on a grid', [normal(2, 5), normal()], (x, scale) =>
+      scalarAttention(x, scale, { intervals: 1024, scoresAtOnce: 4000 }),
     ),
   ],
 }

@@ -12,6 +12,7 @@ import type { Layer } from '../src/nn/layer.ts'
 import * as convolution from '../src/nn/layers/convolution.ts'
 import * as core from '../src/nn/layers/core.ts'
 import * as normalization from '../src/nn/layers/normalization.ts'
+import * as padding from '../src/nn/layers/padding.ts'
 import * as pooling from '../src/nn/layers/pooling.ts'
 import { layerKinds } from '../src/nn/layers.ts'
 import { buildModel, connect, functional, type Model, sequential } from '../src/nn/model.ts'
@@ -83,7 +84,7 @@ const absent: Readonly<Record<string, string>> = {
 }
 
 /** Kinds without golden cases: tested directly below, or in programs.test.ts (dropout). */
-const direct = ['add', 'concatenate', 'rescaling', 'dropout']
+const direct = ['add', 'concatenate', 'rescaling', 'dropout', 'zeroPadding2d', 'channelPadding']
 
 const cases = golden.filter(({ name }) => !absent[name])
 
@@ -186,6 +187,45 @@ describe('layers that only join or scale', () => {
     const { shape, data } = await outputOf(joined(core.concatenate()), [1, 2, 3, 4], 'join')
     expect(shape).toEqual([1, 1, 2, 4])
     expect(data).toEqual([10, 20, 1.5, 2.5, 30, 40, 3.5, 4.5])
+  })
+
+  test('zeroPadding2d: zeros around, as many on each side as it says', async () => {
+    const layer = padding.zeroPadding2d({
+      name: 'pad',
+      padding: [
+        [1, 1],
+        [0, 2],
+      ],
+    })
+    const model = sequential([layer, core.flatten()], { input: [1, 2, 1] })
+    const { shape, data } = await outputOf(model, [1, 2], 'pad')
+    expect(shape).toEqual([1, 3, 4, 1])
+    expect(data).toEqual([0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0])
+  })
+
+  test('channelPadding: zeros after the channels', async () => {
+    const layer = padding.channelPadding({ name: 'pad', channels: 3 })
+    const model = sequential([layer, core.flatten()], { input: [1, 2, 2] })
+    const { shape, data } = await outputOf(model, [1, 2, 3, 4], 'pad')
+    expect(shape).toEqual([1, 1, 2, 3])
+    expect(data).toEqual([1, 2, 0, 3, 4, 0])
+  })
+
+  test('padding: messages', () => {
+    const narrow = sequential([padding.channelPadding({ name: 'it', channels: 2 }), core.flatten()], {
+      input: [1, 1, 3],
+    })
+    expect(
+      [
+        () => padding.zeroPadding2d({ padding: -1 }),
+        () => padding.channelPadding({ channels: 0 }),
+        () => buildModel(narrow, input('images', 'float32', [1, 1, 1, 3]), { training: false }),
+      ].map(errorOf),
+    ).toEqual([
+      'UsageError: zeroPadding2d: padding must be a whole number of at least 0, received -1',
+      'UsageError: channelPadding: channels must be a whole number of at least 1, received 0',
+      'UsageError: channelPadding "it": expected at most 2 channels, received 3',
+    ])
   })
 
   test('three inputs', async () => {

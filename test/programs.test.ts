@@ -227,7 +227,9 @@ test('the emitted program of a tiny net', () => {
     "ir 9, opset 18, opset com.microsoft 1, producer fovea
     graph train tiny(steps: int64[], images: uint8[rows, 2, 1, 1], labels: int32[rows], order: int32[steps, 3], scalars: float32[steps, 1], dense_1/kernel: float32[2, 2], dense_1/bias: float32[2], optimizer/momentum/dense_1/kernel: float32[2, 2], optimizer/momentum/dense_1/bias: float32[2]) -> (next/dense_1/kernel: float32[2, 2], next/dense_1/bias: float32[2], next/optimizer/momentum/dense_1/kernel: float32[2, 2], next/optimizer/momentum/dense_1/bias: float32[2], loss: float32[steps], correct: float32[steps], finite: float32[])
       true = bool[] {1}
-      begin/constant_0 = int64[1] {4}
+      begin/constant_0 = int64[2] {1, 4}
+      begin/constant_1 = int64[2] {1, 2}
+      begin/constant_2 = int64[1] {6}
       end/constant_0 = int64[2] {4, 2}
       end/constant_1 = int64[2] {2, 2}
       end/constant_2 = float32[] {0}
@@ -235,9 +237,13 @@ test('the emitted program of a tiny net', () => {
       end/constant_4 = int64[0] {}
       end/constant_5 = int64[1] {0}
       begin/Reshape_1 = Reshape(dense_1/kernel, begin/constant_0)
-      packed/parameters = Concat(begin/Reshape_1, dense_1/bias) {axis=0}
-      begin/Reshape_3 = Reshape(optimizer/momentum/dense_1/kernel, begin/constant_0)
-      packed/momentum = Concat(begin/Reshape_3, optimizer/momentum/dense_1/bias) {axis=0}
+      begin/Reshape_2 = Reshape(dense_1/bias, begin/constant_1)
+      begin/Concat_3 = Concat(begin/Reshape_1, begin/Reshape_2) {axis=1}
+      packed/parameters = Reshape(begin/Concat_3, begin/constant_2)
+      begin/Reshape_5 = Reshape(optimizer/momentum/dense_1/kernel, begin/constant_0)
+      begin/Reshape_6 = Reshape(optimizer/momentum/dense_1/bias, begin/constant_1)
+      begin/Concat_7 = Concat(begin/Reshape_5, begin/Reshape_6) {axis=1}
+      packed/momentum = Reshape(begin/Concat_7, begin/constant_2)
       next/packed/parameters, next/packed/momentum, loss, correct = Loop(steps, true, packed/parameters, packed/momentum)
         body: train tiny step(iteration: int64[], condition: bool[], step/packed/parameters: float32[6], step/packed/momentum: float32[6]) -> (step/condition: bool[], step/next/packed/parameters: float32[6], step/next/packed/momentum: float32[6], step/loss: float32[], step/correct: float32[])
           constant_0 = float32[] {0.9}
@@ -252,9 +258,9 @@ test('the emitted program of a tiny net', () => {
           constant_9 = int64[1] {1}
           constant_10 = float32[] {0.333333}
           constant_11 = int64[1] {3}
-          constant_12 = int64[1] {4}
+          constant_12 = int64[2] {1, 4}
           constant_13 = float32[1, 3] {1, 1, 1}
-          constant_14 = int64[1] {2}
+          constant_14 = int64[1] {6}
           constant_15 = int64[0] {}
           constant_16 = int64[1] {0}
           Mul_1 = Mul(step/packed/momentum, constant_0)
@@ -283,11 +289,11 @@ test('the emitted program of a tiny net', () => {
           Gemm_24 = Gemm(Reshape_7, Mul_23) {transA=1, transB=0}
           Reshape_25 = Reshape(Gemm_24, constant_12)
           MatMul_26 = MatMul(constant_13, Mul_23)
-          Reshape_27 = Reshape(MatMul_26, constant_14)
-          Concat_28 = Concat(Reshape_25, Reshape_27) {axis=0}
+          Concat_27 = Concat(Reshape_25, MatMul_26) {axis=1}
+          Reshape_28 = Reshape(Concat_27, constant_14)
           Gather_29 = Gather(scalars, iteration) {axis=0}
           Reshape_30 = Reshape(Gather_29, constant_15)
-          Mul_31 = Mul(Concat_28, Reshape_30)
+          Mul_31 = Mul(Reshape_28, Reshape_30)
           step/next/packed/momentum = Add(Mul_1, Mul_31)
           step/next/packed/parameters = Sub(step/packed/parameters, step/next/packed/momentum)
           LogSoftmax_34 = LogSoftmax(Add_11) {axis=-1}

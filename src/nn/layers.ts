@@ -5,12 +5,18 @@ import { kWinnersTakeAllDefinition } from './brain/k-winners-take-all.ts'
 import * as lateral from './brain/lateral-inhibition.ts'
 import { localResponseNormalizationDefinition } from './brain/local-response-normalization.ts'
 import { mexicanHatDefinition } from './brain/mexican-hat.ts'
+import { multiHeadAttentionDefinition } from './brain/multi-head-attention.ts'
+import * as bottleneck from './brain/non-local.ts'
 import { pushPullConv2dDefinition } from './brain/push-pull.ts'
+import * as attention from './brain/self-attention.ts'
 import * as sparse from './brain/sparse.ts'
+import { squeezeExcitationDefinition } from './brain/squeeze-excitation.ts'
+import { valueAttentionDefinition } from './brain/value-attention.ts'
 import type { Layer, LayerDefinition } from './layer.ts'
 import * as convolution from './layers/convolution.ts'
 import * as core from './layers/core.ts'
 import * as normalization from './layers/normalization.ts'
+import * as padding from './layers/padding.ts'
 import * as pooling from './layers/pooling.ts'
 
 const definitions = {
@@ -28,6 +34,8 @@ const definitions = {
   averagePooling2d: pooling.averagePooling2dDefinition,
   globalAveragePooling2d: pooling.globalAveragePooling2dDefinition,
   globalMaxPooling2d: pooling.globalMaxPooling2dDefinition,
+  zeroPadding2d: padding.zeroPadding2dDefinition,
+  channelPadding: padding.channelPaddingDefinition,
   batchNormalization: normalization.batchNormalizationDefinition,
   layerNormalization: normalization.layerNormalizationDefinition,
   sparseDense: sparse.sparseDenseDefinition,
@@ -40,6 +48,13 @@ const definitions = {
   localResponseNormalization: localResponseNormalizationDefinition,
   kWinnersTakeAll: kWinnersTakeAllDefinition,
   pushPullConv2d: pushPullConv2dDefinition,
+  valueAttention: valueAttentionDefinition,
+  pixelAttention: attention.pixelAttentionDefinition,
+  mapAttention: attention.mapAttentionDefinition,
+  squeezeExcitation: squeezeExcitationDefinition,
+  nonLocal: bottleneck.nonLocalDefinition,
+  saganAttention: bottleneck.saganAttentionDefinition,
+  multiHeadAttention: multiHeadAttentionDefinition,
 } satisfies Record<string, LayerDefinition>
 
 /** The kinds of layers that Fovea has. */

@@ -1,5 +1,6 @@
 /** Every op by its name. */
 import type { OpDefinition } from '../node.ts'
+import * as attentionOps from './attention.ts'
 import * as convOps from './conv.ts'
 import * as elementwise from './elementwise.ts'
 import * as gatherOps from './gather.ts'
@@ -20,6 +21,7 @@ const modules = [
   poolOps,
   normalizeOps,
   lossOps,
+  attentionOps,
 ]
 
 /** All ops, by the names that they carry. */
