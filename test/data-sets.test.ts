@@ -88,7 +88,14 @@ test('the hash is over dtype, shape and values of all four parts', () => {
 })
 
 test('the registry describes what it loads', async () => {
-  expect(dataSetNames).toEqual(['fashion-mnist', 'fashion-mnist-subset', 'mnist'])
+  expect(dataSetNames).toEqual([
+    'fashion-mnist',
+    'fashion-mnist-subset',
+    'mnist',
+    'cifar-10',
+    'cifar-100',
+    'cifar-100-coarse',
+  ])
   const description = describeDataSets().find(({ name }) => name === 'fashion-mnist-subset')!
   const data = await loadDataSet('fashion-mnist-subset')
   expect(description).toEqual({
@@ -112,6 +119,6 @@ test('MNIST reads a folder in the same format, and says that the files are not t
 
 test('an unknown name gives the nearest', async () => {
   await expect(loadDataSet('fashion-mnits')).rejects.toThrow(
-    'unknown data set "fashion-mnits"; did you mean "fashion-mnist"? known: fashion-mnist, fashion-mnist-subset, mnist',
+    'unknown data set "fashion-mnits"; did you mean "fashion-mnist"? known: fashion-mnist, fashion-mnist-subset, mnist, cifar-10, cifar-100, cifar-100-coarse',
   )
 })

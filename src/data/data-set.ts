@@ -60,7 +60,7 @@ export interface LoadProgress {
 
 export interface LoadOptions {
   /**
-   * A folder that holds the data set's files, each as `.gz` or decompressed. No other source is asked then.
+   * A folder that holds the data set's files as published or unpacked. No other source is asked then.
    */
   readonly folder?: string
   /** Where downloads are kept; default `$XDG_CACHE_HOME/fovea` or `~/.cache/fovea`. */

@@ -1,5 +1,5 @@
 /** Loads a data set that is published as four IDX files, from the first place that has it whole. */
-import { copyFile, rm, stat } from 'node:fs/promises'
+import { copyFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { FoveaError, UsageError } from '../util/errors.ts'
 import { sameShape, showShape } from '../util/host-tensor.ts'
@@ -7,9 +7,10 @@ import { withAptPackage } from './apt.ts'
 import { defaultCacheDir, withPartial } from './cache.ts'
 import { hashContent } from './content-hash.ts'
 import type { DataSet, DataSetDescription, LoadOptions } from './data-set.ts'
-import { download, probe, reasonOf } from './download.ts'
+import { reasonOf } from './download.ts'
 import { parseLabelledImages } from './idx.ts'
 import { type IdxContent, type IdxFile, readIdxFile, readStoredFile } from './idx-file.ts'
+import { fetchFromMirrors, type PublishedFile } from './mirrors.ts'
 
 /** A data set of four IDX files: what it is, and where it can come from. */
 export interface IdxDefinition extends Omit<DataSetDescription, 'classCount'> {
@@ -28,9 +29,6 @@ export interface IdxDefinition extends Omit<DataSetDescription, 'classCount'> {
 
 /** A file's content, or the reason why a place does not have it. */
 type Found = IdxContent | string
-
-const CONNECT_TIMEOUT = 4_000
-const IDLE_TIMEOUT = 10_000
 
 /**
  * Loads from, in this order: the folder that the user names (alone, then); Fovea's cache; Debian's package if
@@ -52,7 +50,7 @@ export async function loadIdxDataSet(definition: IdxDefinition, options: LoadOpt
     if (isComplete(installed)) return assemble(definition, installed, label)
     tried.push(`${label} (${firstProblem(installed)})`)
   }
-  for (const fetchInto of [fetchFromMirrors, fetchFromApt]) {
+  for (const fetchInto of [fetchFromPublisher, fetchFromApt]) {
     const { found, origin, notCached } = await fetchInto(definition, cache, cached, options, tried)
     const kept = notCached === undefined ? `kept in ${cache}` : `not cached: ${notCached}`
     if (isComplete(found)) return assemble(definition, found, `${origin}, ${kept}`)
@@ -130,77 +128,29 @@ type Fetch = (
   notCached?: string | undefined
 }>
 
-const fetchFromMirrors: Fetch = async (definition, cache, cached, options, tried) => {
+const fetchFromPublisher: Fetch = async (definition, cache, cached, options, tried) => {
+  const wanted = filesOf(definition).flatMap((file, i) =>
+    typeof cached[i] === 'string' ? [{ file, i }] : [],
+  )
+  const { contents, used, failures, notCached } = await fetchFromMirrors(
+    wanted.map(({ file }) => publishedFile(file)),
+    options.mirrors ?? definition.mirrors,
+    cache,
+    options,
+  )
+  tried.push(...failures)
   const found = [...cached]
-  const files = filesOf(definition)
-  const bases = options.mirrors ?? definition.mirrors
-  const over = new AbortController()
-  // All are asked at once, so that a machine without a network waits for one timeout, not for one a mirror.
-  const wanted = files[cached.findIndex(item => typeof item === 'string')]!
-  const mirrors = bases.map(base => ({
-    base,
-    reason: probe(`${base}${wanted.name}.gz`, options.connectTimeout ?? CONNECT_TIMEOUT, over.signal),
-    used: false,
-  }))
-  const reasons = new Map<string, string>()
-  let notCached: string | undefined
-  try {
-    for (const [i, file] of files.entries()) {
-      if (typeof found[i] !== 'string') continue
-      for (const mirror of mirrors) {
-        if (reasons.has(mirror.base)) continue
-        try {
-          const silent = await mirror.reason
-          if (silent !== undefined) throw new FoveaError(silent)
-          const fetched = await fetchFile(`${mirror.base}${file.name}.gz`, file, cache, options)
-          found[i] = fetched.content
-          notCached ??= fetched.notCached
-          mirror.used = true
-          break
-        } catch (error) {
-          reasons.set(mirror.base, reasonOf(error))
-        }
-      }
-      if (typeof found[i] === 'string') break
-    }
-  } finally {
-    over.abort()
-  }
-  for (const [base, reason] of reasons) tried.push(`${base} (${reason})`)
-  const used = mirrors.filter(mirror => mirror.used).map(mirror => mirror.base)
+  for (const [k, { i }] of wanted.entries()) found[i] = contents[k] ?? found[i]!
   return { found, origin: used.join(' and '), notCached }
 }
 
-/** Downloads one file into the cache. A wrong checksum after a resumed download gets one fresh try. */
-async function fetchFile(
-  url: string,
-  file: IdxFile,
-  cache: string,
-  options: LoadOptions,
-): Promise<{ content: IdxContent; notCached?: string }> {
-  const name = `${file.name}.gz`
-  const progress = (received: number, total: number | undefined) =>
-    options.progress?.({ phase: 'download', file: name, received, total, url })
-  let content: IdxContent | undefined
-  const fill = async (partial: string): Promise<void> => {
-    for (;;) {
-      const start = await stat(partial).then(
-        ({ size }) => size,
-        () => 0,
-      )
-      await download(url, partial, { idleTimeout: options.idleTimeout ?? IDLE_TIMEOUT, progress })
-      content = await readStoredFile(partial, file, true).catch(() => undefined)
-      if (content?.state === 'published') return
-      await rm(partial, { force: true })
-      if (start === 0) throw new FoveaError(`${name}: wrong checksum`)
-    }
-  }
-  try {
-    await withPartial(cache, name, fill)
-    return { content: content! }
-  } catch (error) {
-    if (content?.state !== 'published') throw error
-    return { content, notCached: reasonOf(error) }
+function publishedFile(file: IdxFile): PublishedFile<IdxContent> {
+  return {
+    name: `${file.name}.gz`,
+    async read(path) {
+      const content = await readStoredFile(path, file, true)
+      return content.state === 'published' ? content : undefined
+    },
   }
 }
 

@@ -1,5 +1,6 @@
 /** The data sets that Fovea knows by name. A new one is one row here, whatever its format. */
-import { unknownName } from '../util/errors.ts'
+import { UsageError, unknownName } from '../util/errors.ts'
+import { cifar10, cifar100, cifar100Coarse, loadCifar10, loadCifar100, loadCifar100Coarse } from './cifar.ts'
 import type { DataSet, DataSetDescription, LoadOptions } from './data-set.ts'
 import {
   fashionMnist,
@@ -7,6 +8,7 @@ import {
   loadFashionMnist,
   loadFashionMnistSubset,
 } from './fashion-mnist.ts'
+import { isImageFolder, loadImageFolder } from './image-folder.ts'
 import { loadMnist, mnist } from './mnist.ts'
 
 interface Entry {
@@ -18,6 +20,9 @@ const entries: readonly Entry[] = [
   { definition: fashionMnist, load: loadFashionMnist },
   { definition: fashionMnistSubset, load: loadFashionMnistSubset },
   { definition: mnist, load: loadMnist },
+  { definition: cifar10, load: loadCifar10 },
+  { definition: cifar100, load: loadCifar100 },
+  { definition: cifar100Coarse, load: loadCifar100Coarse },
 ]
 
 /** The known names, as `fashion-mnist`. */
@@ -32,10 +37,17 @@ export function describeDataSets(): DataSetDescription[] {
 }
 
 /**
- * Loads a data set by name, from the first place that has it; see docs/data.md for the order.
+ * Loads a data set by name, from the first place that has it, or a folder of pictures as `folder:PATH`; see docs/data.md.
  * @throws UsageError for an unknown name, or a folder that lacks a file; FoveaError where nothing has the data.
  */
 export async function loadDataSet(name: string, options: LoadOptions = {}): Promise<DataSet> {
+  if (isImageFolder(name)) {
+    if (options.folder !== undefined)
+      throw new UsageError(
+        `data set ${name}: expected no other folder beside its own, received ${options.folder}`,
+      )
+    return await loadImageFolder(name)
+  }
   const entry = entries.find(({ definition }) => definition.name === name)
   if (entry === undefined) throw unknownName('data set', name, dataSetNames)
   return await entry.load(options)
