@@ -33,5 +33,6 @@ export {
 export { runTrial, type TrialOptions, type TrialResult, trainedValues } from './train/trial.ts'
 export { FoveaError, UsageError } from './util/errors.ts'
 export { type HostTensor, hostTensor } from './util/host-tensor.ts'
+export type { Architecture, Source } from './zoo/architecture.ts'
 export { architectureNamed, architectures, paperNamed, papers } from './zoo/index.ts'
-export type { Architecture, Arm, Claim, Paper, Scale } from './zoo/paper.ts'
+export type { Arm, Claim, Paper, Scale } from './zoo/paper.ts'

@@ -49,11 +49,11 @@ test('models: every architecture, as a table and as JSON', async () => {
     title: 'Basic CNN',
     parameters: 693_962,
     input: [28, 28, 1],
-    paper: 'singh-brar-2024',
+    source: 'singh-brar-2024',
   })
 })
 
-test('models NAME: layers, assumptions, paper', async () => {
+test('models NAME: layers, what is stated and assumed, source', async () => {
   const { stdout } = await fovea(['models', 'singh-brar/sparse'])
   expect(stdout).toMatchSnapshot()
 })

@@ -1,10 +1,9 @@
 /** `fovea models`: what can be trained. */
 import type { Command } from 'commander'
-import { describeDataSets } from '../data/registry.ts'
 import { input } from '../graph/ops/source.ts'
 import { buildModel, type Model, parameterCount } from '../nn/model.ts'
-import { architectureNamed, architectures, paperNamed } from '../zoo/index.ts'
-import type { Architecture } from '../zoo/paper.ts'
+import type { Architecture } from '../zoo/architecture.ts'
+import { architectureNamed, architectures } from '../zoo/index.ts'
 import { extents, grouped, plural, wrapped } from './format.ts'
 import { addCommonOptions } from './options.ts'
 import { table } from './table.ts'
@@ -18,7 +17,7 @@ Examples:
 export function addModelsCommand(program: Command): void {
   const command = program
     .command('models')
-    .description('list the models; with a name, its layers, what was assumed, and its paper')
+    .description('list the models; with a name, its layers, what was assumed, and its source')
     .argument('[name]', "a model's name")
   addCommonOptions(command)
     .addHelpText('after', EXAMPLES)
@@ -28,18 +27,16 @@ export function addModelsCommand(program: Command): void {
     })
 }
 
-/** The model as it is for the data set of its paper. */
-function paperModel(architecture: Architecture): Model {
-  const { dataSet } = paperNamed(architecture.paper).scales.paper
-  const { imageShape, classCount } = describeDataSets().find(({ name }) => name === dataSet)!
-  return architecture.build(imageShape, classCount)
+/** The model as it is for the images that its source trains it on. */
+function nativeModel({ native, build }: Architecture): Model {
+  return build(native.input, native.classes)
 }
 
 function listing(json = false): string[] {
   const models = architectures.map(architecture => {
-    const { name, title, paper } = architecture
-    const model = paperModel(architecture)
-    return { name, title, parameters: parameterCount(model), input: model.input, paper }
+    const { name, title, source } = architecture
+    const model = nativeModel(architecture)
+    return { name, title, parameters: parameterCount(model), input: model.input, source: source.id }
   })
   if (json) return [JSON.stringify(models, undefined, 2)]
   const { bold, dim } = colorsOf(process.stdout)
@@ -49,30 +46,31 @@ function listing(json = false): string[] {
       { title: 'title', optional: true },
       { title: 'parameters', align: 'right' },
       { title: 'input' },
-      { title: 'paper' },
+      { title: 'source' },
     ],
-    models.map(({ name, title, parameters, input, paper }) => [
+    models.map(({ name, title, parameters, input, source }) => [
       name,
       title,
       grouped(parameters),
       extents(input),
-      paper,
+      source,
     ]),
     { width: widthOf(process.stdout), styleTitle: dim },
   )
 }
 
 function summary(architecture: Architecture, json = false): string[] {
-  const { name, title, assumed } = architecture
-  const { citation } = paperNamed(architecture.paper)
-  const model = paperModel(architecture)
+  const { name, title, stated, assumed, native } = architecture
+  const { citation } = architecture.source
+  const model = nativeModel(architecture)
   const built = buildModel(model, input('images', 'float32', [1, ...model.input]), { training: false })
   const layers = built.summary
   const total = (of: 'parameters' | 'buffers') => layers.reduce((sum, layer) => sum + layer[of], 0)
   const [parameters, buffers] = [total('parameters'), total('buffers')]
   if (json) {
-    const document = { name, title, input: model.input, parameters, buffers, layers, assumed, citation }
-    return [JSON.stringify(document, undefined, 2)]
+    const { dataSet, input, classes } = native
+    const counted = { name, title, dataSet, input, classes, parameters, buffers }
+    return [JSON.stringify({ ...counted, layers, stated, assumed, citation }, undefined, 2)]
   }
   const { bold, dim } = colorsOf(process.stdout)
   const width = Math.min(widthOf(process.stdout), 100)
@@ -96,12 +94,15 @@ function summary(architecture: Architecture, json = false): string[] {
     '',
     ...table(columns, [['input', 'images', extents(model.input)], ...rows], { width, styleTitle: dim }),
     '',
-    `  ${plural(parameters, 'parameter')}${fixed}`,
+    `  ${plural(parameters, 'parameter')}${fixed}, for ${native.dataSet} (${native.classes} classes)`,
     '',
-    'Assumed, where the paper does not say',
-    ...assumed.map(text => wrapped(text, width, '  - ')),
+    'Stated by the source',
+    ...stated.map(text => wrapped(text, width, '  - ')),
     '',
-    'Paper',
+    'Assumed or changed',
+    ...(assumed.length > 0 ? assumed : ['nothing']).map(text => wrapped(text, width, '  - ')),
+    '',
+    'Source',
     wrapped(citation, width, '  '),
   ]
 }

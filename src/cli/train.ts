@@ -62,7 +62,11 @@ export function addTrainCommand(program: Command): void {
     .command('train')
     .description('train a model, keep checkpoints, and test it at the end')
     .option('--model <name>', 'what to train; fovea models lists the names')
-    .option('--dataset <name>', 'what to train on; fovea datasets lists the names', 'fashion-mnist')
+    .option(
+      '--dataset <name>',
+      'what to train on: a name that fovea datasets lists, or folder:PATH',
+      'fashion-mnist',
+    )
     .option('--data <dir>', "a folder with the data set's files; default: cache, Debian's package, network")
     .option('--epochs <n>', 'passes over the training images', wholeNumber('--epochs', 1), 10)
     .option('--batch-size <n>', 'images of one step', wholeNumber('--batch-size', 1), 32)
@@ -119,7 +123,8 @@ async function trainNew(flags: Flags): Promise<TrialResult> {
   checkSpec(spec)
   const work = (folder: string) => run(spec, dataSet, folder, flags, flags)
   if (flags.out !== undefined) return await inFolder(flags.out, work)
-  return await inNewFolder(`runs/${model.replaceAll('/', '-')}_${dataset}_seed-${seed}`, work)
+  const flat = (name: string) => name.replaceAll(/[/:]+/g, '-')
+  return await inNewFolder(`runs/${flat(model)}_${flat(dataset)}_seed-${seed}`, work)
 }
 
 /** Goes on with a trial on as many threads and on the device that it had, unless others are asked for. */

@@ -1,20 +1,7 @@
-/** What a paper's file holds: its citation, its architectures, its protocol, its claims, and what had to be assumed. */
+/** A source whose whole protocol is implemented: its arms, scales and claims, and what had to be assumed. */
 import type { Loss } from '../nn/losses.ts'
-import type { Model } from '../nn/model.ts'
 import type { Optimizer } from '../nn/optimizers.ts'
-
-/** A network that can be named on the command line. */
-export interface Architecture {
-  /** `singh-brar/basic`. */
-  readonly name: string
-  readonly title: string
-  /** The paper's id. */
-  readonly paper: string
-  /** What the paper leaves out and was assumed, for this network. */
-  readonly assumed: readonly string[]
-  /** The network for images [height, width, channels] and a number of classes. */
-  build(input: readonly [number, number, number], classes: number): Model
-}
+import type { Architecture, Source } from './architecture.ts'
 
 /** A configuration that a paper compares. */
 export interface Arm {
@@ -48,10 +35,7 @@ export interface Scale {
 export const scaleNames = ['smoke', 'quick', 'paper'] as const
 export type ScaleName = (typeof scaleNames)[number]
 
-export interface Paper {
-  /** `singh-brar-2024`. */
-  readonly id: string
-  readonly citation: string
+export interface Paper extends Source {
   /** One sentence: what it compares. */
   readonly question: string
   readonly architectures: readonly Architecture[]

@@ -7,18 +7,16 @@
  * neighbours. Training and validation loss over 50 epochs (its figures: 70), on 25 % and 100 % of the data.
  */
 import { bernoulli, lateralInhibition, sparseDense } from '../nn/brain/index.ts'
-import {
-  adam,
-  conv2d,
-  crossEntropy,
-  dense,
-  flatten,
-  type Layer,
-  maxPooling2d,
-  rescaling,
-  sequential,
-} from '../nn/index.ts'
-import type { Architecture, Paper } from './paper.ts'
+import { adam, conv2d, crossEntropy, dense, flatten, type Layer, maxPooling2d } from '../nn/index.ts'
+import { architecture, FASHION_MNIST, type Source } from './architecture.ts'
+import type { Paper } from './paper.ts'
+import { chain, unitPixels } from './parts.ts'
+
+const source: Source = {
+  id: 'singh-brar-2024',
+  citation:
+    'E. Singh and G. Brar, "Improvement of Basic CNN Via Biological Mechanism Imitation For Classification of Fashion MNIST Dataset", University of Waterloo, 2024',
+}
 
 const FILTERS = 32
 const HIDDEN_UNITS = 128
@@ -27,47 +25,52 @@ const DENSITY = 0.1
 const QUARTER =
   '"25 %": Table 1 labels these rows "25% Test Set", and section 2.2 speaks of 25 % and 100 % of the test set and of the training set; sections 3.1 and 3.2 compare networks trained on 25 % of the training set on the complete test set. Chosen: trained on a stratified quarter of the training images, tested on all test images, since a quarter of the test set alone would hardly lower the accuracy of the same network'
 
-function architecture(
+function network(
   kind: string,
   title: string,
-  assumed: readonly string[],
+  {
+    stated = [],
+    assumed = [],
+  }: { readonly stated?: readonly string[]; readonly assumed?: readonly string[] },
   inhibition: readonly Layer[],
   hidden: () => Layer,
-): Architecture {
-  const name = `singh-brar/${kind}`
-  return {
-    name,
+) {
+  return architecture({
+    name: `singh-brar/${kind}`,
     title,
-    paper: 'singh-brar-2024',
+    source,
+    native: FASHION_MNIST,
+    least: 4,
+    stated: ['Conv2D with relu, max pooling, flatten, two dense layers', ...stated],
     assumed: [
       `${FILTERS} filters of 3x3, "valid"; pooling 2x2`,
       `a hidden layer of ${HIDDEN_UNITS}, relu`,
       ...assumed,
     ],
-    build: (input, classes) =>
-      sequential(
-        [
-          rescaling({ scale: 1 / 255 }),
-          conv2d({ name: 'conv', filters: FILTERS, kernelSize: 3, activation: 'relu' }),
-          ...inhibition,
-          maxPooling2d({ name: 'pool' }),
-          flatten(),
-          hidden(),
-          dense({ name: 'logits', units: classes }),
-        ],
-        { name, input },
-      ),
-  }
+    network: (images, classes) =>
+      chain(images, [
+        unitPixels(),
+        conv2d({ name: 'conv', filters: FILTERS, kernelSize: 3, activation: 'relu' }),
+        ...inhibition,
+        maxPooling2d({ name: 'pool' }),
+        flatten(),
+        hidden(),
+        dense({ name: 'logits', units: classes }),
+      ]),
+  })
 }
 
 const denseHidden = () => dense({ name: 'hidden', units: HIDDEN_UNITS, activation: 'relu' })
 
-const basic = architecture('basic', 'Basic CNN', [], [], denseHidden)
+const basic = network('basic', 'Basic CNN', {}, [], denseHidden)
 
-const sparse = architecture(
+const sparse = network(
   'sparse',
   'Sparse-connectivity CNN',
-  [`each connection of the hidden layer is kept with probability ${DENSITY}, drawn once`],
+  {
+    stated: ['the first dense layer is replaced by a random sparse layer'],
+    assumed: [`each connection of the hidden layer is kept with probability ${DENSITY}, drawn once`],
+  },
   [],
   () =>
     sparseDense({
@@ -78,10 +81,15 @@ const sparse = architecture(
     }),
 )
 
-const inhibited = architecture(
+const inhibited = network(
   'lateral-inhibition',
   'Lateral-inhibition CNN',
-  ['inhibition is subtractive, in space, from a Gaussian neighbourhood of radius 2, of fixed strength 0.1'],
+  {
+    stated: ["the convolution's outputs are inhibited"],
+    assumed: [
+      'inhibition is subtractive, in space, from a Gaussian neighbourhood of radius 2, of fixed strength 0.1',
+    ],
+  },
   [lateralInhibition({ name: 'inhibition', radius: 2, strength: 0.1 })],
   denseHidden,
 )
@@ -98,9 +106,7 @@ const whole = arms.filter(arm => arm.fraction === 1).map(arm => arm.name)
 const claim = (arm: string, accuracy: number) => ({ arm, accuracy, place: 'Table 1' })
 
 export const singhBrar2024: Paper = {
-  id: 'singh-brar-2024',
-  citation:
-    'E. Singh and G. Brar, "Improvement of Basic CNN Via Biological Mechanism Imitation For Classification of Fashion MNIST Dataset", University of Waterloo, 2024',
+  ...source,
   question: 'Do sparse connectivity and lateral inhibition help a small CNN on Fashion-MNIST?',
   architectures: [basic, sparse, inhibited],
   arms,

@@ -1,0 +1,52 @@
+/** VGG16, its layers named as in Keras's applications/vgg16.py. */
+import { conv2d, dense, flatten, maxPooling2d } from '../nn/index.ts'
+import { architecture, imageNet } from './architecture.ts'
+import { centredPixels, chain } from './parts.ts'
+
+/** The filters of each convolution, block by block. */
+const BLOCKS = [
+  [64, 64],
+  [128, 128],
+  [256, 256, 256],
+  [512, 512, 512],
+  [512, 512, 512],
+]
+
+export const vgg16 = architecture({
+  name: 'vgg16',
+  title: 'VGG16',
+  source: {
+    id: 'simonyan-2015',
+    citation:
+      'K. Simonyan and A. Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015, arXiv 1409.1556',
+  },
+  native: imageNet(224),
+  least: 32,
+  stated: [
+    'its configuration D: 13 convolutions 3x3 with ReLU in five blocks, a max pooling 2x2 after each, dense layers of 4096 and 4096',
+  ],
+  assumed: [
+    "Keras's initializers (Glorot uniform), and no dropout, as in Keras's application",
+    'pixels in -1..1; weights that were trained on ImageNet need BGR channels less their means instead',
+  ],
+  network: (images, classes) =>
+    chain(images, [
+      centredPixels(),
+      ...BLOCKS.flatMap((block, i) => [
+        ...block.map((filters, j) =>
+          conv2d({
+            name: `block${i + 1}_conv${j + 1}`,
+            filters,
+            kernelSize: 3,
+            padding: 'same',
+            activation: 'relu',
+          }),
+        ),
+        maxPooling2d({ name: `block${i + 1}_pool` }),
+      ]),
+      flatten({ name: 'flatten' }),
+      dense({ name: 'fc1', units: 4096, activation: 'relu' }),
+      dense({ name: 'fc2', units: 4096, activation: 'relu' }),
+      dense({ name: 'predictions', units: classes }),
+    ]),
+})
