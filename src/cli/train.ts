@@ -123,7 +123,7 @@ async function trainNew(flags: Flags): Promise<TrialResult> {
   checkSpec(spec)
   const work = (folder: string) => run(spec, dataSet, folder, flags, flags)
   if (flags.out !== undefined) return await inFolder(flags.out, work)
-  const flat = (name: string) => name.replaceAll(/[/:]+/g, '-')
+  const flat = (name: string) => name.replaceAll(/[\\/:]+/g, '-')
   return await inNewFolder(`runs/${flat(model)}_${flat(dataset)}_seed-${seed}`, work)
 }
 

@@ -69,7 +69,9 @@ async function readSplit(
   const pictures: { path: string; label: number }[] = []
   for (const [label, name] of classes.entries()) {
     const entries = await entriesOf(join(folder, name))
-    const files = entries.filter(entry => !entry.isDirectory() && /\.(png|jpe?g|webp)$/i.test(entry.name))
+    const files = entries.filter(
+      entry => !entry.isDirectory() && isVisible(entry.name) && /\.(png|jpe?g|webp)$/i.test(entry.name),
+    )
     if (files.length === 0)
       throw new UsageError(`${join(folder, name)}: expected png, jpg or webp files, received none`)
     const names = files.map(file => file.name).sort()
@@ -105,10 +107,16 @@ async function decode(path: string, [height, width, channels]: ImageShape): Prom
   }
 }
 
+/** Hidden files stand beside pictures on some systems. */
+const isVisible = (name: string) => !name.startsWith('.')
+
 async function subfolders(folder: string): Promise<string[]> {
   const entries = await entriesOf(folder)
+  // A class that is a link would be left out without a word, and the labels after it shifted.
+  const link = entries.find(entry => entry.isSymbolicLink() && isVisible(entry.name))
+  if (link) throw new UsageError(`${join(folder, link.name)}: expected a folder, received a link`)
   return entries
-    .filter(entry => entry.isDirectory() && !entry.name.startsWith('.'))
+    .filter(entry => entry.isDirectory() && isVisible(entry.name))
     .map(({ name }) => name)
     .sort()
 }

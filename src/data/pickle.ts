@@ -124,7 +124,7 @@ class PickleReader {
         continue
       }
       const value = this.#pop()
-      if (this.#stack.length > 0 || this.#at !== this.#bytes.length)
+      if (this.#stack.length > 0 || this.#marks.length > 0 || this.#at !== this.#bytes.length)
         throw this.#fail('expected the end of the file and one value')
       return value
     }
