@@ -32,7 +32,7 @@ function computed(outputs: readonly Tensor[]): readonly Tensor[] {
 describe('memory of valueAttention', () => {
   test.each([
     ['grid', [32, 32, 64], 32, 2 ** 24],
-    ['exact', [8, 8, 64], 8, 2 ** 20],
+    ['exact', [4, 8, 32], 8, 2 ** 20],
   ] as const)(
     '%s: no tensor of a step on maps %j, batch %i, is above %i',
     (evaluation, size, batch, most) => {
@@ -101,6 +101,52 @@ describe('the grid', () => {
   })
 })
 
+test('valueAttention: layers that share have one set of weights, and its gradient is the sum of theirs', async () => {
+  const chain = (shared: string | undefined) => {
+    const layers = ['a', 'b'].map(name => brain.valueAttention({ name, ...(shared ? { shared } : {}) }))
+    const model = sequential([...layers, flatten()], { input: [2, 3, 2] })
+    const images = input('images', 'float32', [1, 2, 3, 2])
+    const { logits, parameters } = buildModel(model, images, { training: true })
+    const names = parameters.map(({ name }) => name)
+    const loss = sumAll(mul(logits, logits))
+    return {
+      names,
+      results: [
+        loss,
+        ...gradients(
+          loss,
+          parameters.map(({ tensor }) => tensor),
+        ),
+      ],
+    }
+  }
+  const values = { query: 0.5, key: -1.25, value: 0.75 }
+  const feeds = Object.fromEntries(
+    ['a', 'b', 's'].flatMap(owner =>
+      Object.entries(values).map(([name, value]) => [
+        `${owner}/${name}`,
+        hostTensor('float32', [1], [value]),
+      ]),
+    ),
+  )
+  const images = hostTensor('float32', [1, 2, 3, 2], normal(key(4, 'attention'), 12))
+  const [one, own] = [chain('s'), chain(undefined)]
+  expect(one.names).toEqual(['s/query', 's/key', 's/value'])
+  const of = async ({ results }: typeof one) =>
+    (await evaluate(results, { ...feeds, images })).map(result => toNumbers(result)[0]!)
+  const [loss, ...shared] = await of(one)
+  const [same, ...apart] = await of(own)
+  expect(loss).toBe(same)
+  for (const [i, name] of one.names.entries()) {
+    const sum = own.names.reduce(
+      (total, other, j) => (other.slice(2) === name.slice(2) ? total + apart[j]! : total),
+      0,
+    )
+    expect(shared[i]).toBeCloseTo(sum, 3)
+    expect(Math.abs(sum)).toBeGreaterThan(0.01)
+  }
+})
+
 test('shapes and parameters', () => {
   const summaries = [
     brain.valueAttention(),
@@ -110,6 +156,10 @@ test('shapes and parameters', () => {
     brain.mapAttention({ join: 'add' }),
     brain.squeezeExcitation({ reduction: 4 }),
     brain.squeezeExcitation({ reduction: 4, useBias: true }),
+    brain.channelAttention(),
+    brain.channelAttention({ reduction: 3, useBias: true }),
+    brain.spatialAttention({ kernelSize: 3 }),
+    brain.cbam({ reduction: 4 }),
     brain.nonLocal(),
     brain.saganAttention(),
     brain.multiHeadAttention({ numHeads: 2, keyDim: 3 }),
@@ -129,6 +179,10 @@ test('shapes and parameters', () => {
       "mapAttention: 3,4,8 = query [12,64], key [12,64]",
       "squeezeExcitation: 3,4,8 = squeeze/kernel [8,2], excite/kernel [2,8]",
       "squeezeExcitation: 3,4,8 = squeeze/kernel [8,2], squeeze/bias [2], excite/kernel [2,8], excite/bias [8]",
+      "channelAttention: 3,4,8 = squeeze/kernel [8,1], excite/kernel [1,8]",
+      "channelAttention: 3,4,8 = squeeze/kernel [8,2], squeeze/bias [2], excite/kernel [2,8], excite/bias [8]",
+      "spatialAttention: 3,4,8 = kernel [3,3,2,1]",
+      "cbam: 3,4,8 = channel/squeeze/kernel [8,2], channel/excite/kernel [2,8], spatial/kernel [7,7,2,1]",
       "nonLocal: 3,4,8 = query [8,4], key [8,4], value [8,4], output [4,8]",
       "saganAttention: 3,4,8 = query [8,1], key [8,1], value [8,1], output [1,8], gamma [1]",
       "multiHeadAttention: 3,4,8 = query/kernel [8,2,3], query/bias [2,3], key/kernel [8,2,3], key/bias [2,3], value/kernel [8,2,3], value/bias [2,3], output/kernel [2,3,8], output/bias [8]",
@@ -167,6 +221,11 @@ test('errors', () => {
     errorOf(() => brain.mapAttention({ join: 'append' as 'add' })),
     errorOf(() => brain.squeezeExcitation({ reduction: 0 })),
     errorOf(() => brain.squeezeExcitation({ useBias: 1 as unknown as boolean })),
+    errorOf(() => brain.channelAttention({ reduction: 1.5 })),
+    errorOf(() => brain.spatialAttention({ kernelSize: 0 })),
+    errorOf(() => brain.cbam({ reduction: 0 })),
+    errorOf(() => brain.cbam({ kernelSize: 2.5 })),
+    errorOf(() => brain.cbam({ useBias: 'no' as unknown as boolean })),
     errorOf(() => brain.nonLocal({ reduction: -1 })),
     errorOf(() => brain.saganAttention({ reduction: 0 })),
     errorOf(() => brain.multiHeadAttention({ numHeads: 0, keyDim: 2 })),
@@ -176,6 +235,9 @@ test('errors', () => {
       brain.pixelAttention(),
       brain.mapAttention(),
       brain.squeezeExcitation(),
+      brain.channelAttention(),
+      brain.spatialAttention(),
+      brain.cbam(),
       brain.nonLocal(),
       brain.saganAttention(),
       brain.multiHeadAttention({ numHeads: 1, keyDim: 1 }),
@@ -192,6 +254,11 @@ test('errors', () => {
       "UsageError: mapAttention: join must be "concatenate" or "add", received "append"",
       "UsageError: squeezeExcitation: reduction must be a whole number of at least 1, received 0",
       "UsageError: squeezeExcitation: useBias must be true or false, received 1",
+      "UsageError: channelAttention: reduction must be a whole number of at least 1, received 1.5",
+      "UsageError: spatialAttention: kernelSize must be a whole number of at least 1, received 0",
+      "UsageError: cbam: reduction must be a whole number of at least 1, received 0",
+      "UsageError: cbam: kernelSize must be a whole number of at least 1, received 2.5",
+      "UsageError: cbam: useBias must be true or false, received "no"",
       "UsageError: nonLocal: reduction must be a whole number of at least 1, received -1",
       "UsageError: saganAttention: reduction must be a whole number of at least 1, received 0",
       "UsageError: multiHeadAttention: numHeads must be a whole number of at least 1, received 0",
@@ -200,6 +267,9 @@ test('errors', () => {
       "UsageError: pixelAttention "pixelAttention_1": expected feature maps [N, H, W, C], received [N, 4]",
       "UsageError: mapAttention "mapAttention_1": expected feature maps [N, H, W, C], received [N, 4]",
       "UsageError: squeezeExcitation "squeezeExcitation_1": expected feature maps [N, H, W, C], received [N, 4]",
+      "UsageError: channelAttention "channelAttention_1": expected feature maps [N, H, W, C], received [N, 4]",
+      "UsageError: spatialAttention "spatialAttention_1": expected feature maps [N, H, W, C], received [N, 4]",
+      "UsageError: cbam "cbam_1": expected feature maps [N, H, W, C], received [N, 4]",
       "UsageError: nonLocal "nonLocal_1": expected feature maps [N, H, W, C], received [N, 4]",
       "UsageError: saganAttention "saganAttention_1": expected feature maps [N, H, W, C], received [N, 4]",
       "UsageError: multiHeadAttention "multiHeadAttention_1": expected feature maps [N, H, W, C], received [N, 4]",

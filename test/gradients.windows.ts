@@ -1,4 +1,4 @@
-/** The rows of the ops that slide windows: convolution in its four forms, grouped convolution, pooling. */
+/** The rows of the ops that slide windows: convolution in its five forms, grouped convolution, pooling. */
 import { apply } from '../src/graph/node.ts'
 import * as c from '../src/graph/ops/conv.ts'
 import { averagePool, maxPool } from '../src/graph/ops/pool.ts'
@@ -22,7 +22,7 @@ const FILTERS = 3
 const windowFor = ({ size, kernel, strides = [1, 1], padding = 'valid', dilation = [1, 1] }: ConvCase) =>
   windowOf('table', size, kernel, strides, padding, dilation)
 
-/** The four forms, each by the name that its labels begin with, and their geometries. */
+/** The five forms, each by the name that its labels begin with, and their geometries. */
 const convCases: Readonly<Record<string, ConvCase>> = {
   pointwise: { size: [2, 3], kernel: [1, 1], channels: 5 },
   'pointwise of one channel': { size: [2, 3], kernel: [1, 1], channels: 1 },
@@ -44,13 +44,18 @@ const convCases: Readonly<Record<string, ConvCase>> = {
     dilation: [2, 2],
     padding: 'same',
   },
-  'gather valid': { size: [4, 3], kernel: [3, 2], channels: 5 },
+  'gather valid': { size: [4, 3], kernel: [3, 1], channels: 5 },
   'gather same': { size: [3, 3], kernel: [2, 1], channels: 5, padding: 'same' },
-  'gather same, kernel beyond the map': { size: [1, 3], kernel: [3, 2], channels: 5, padding: 'same' },
+  'gather same, kernel beyond the map': { size: [1, 3], kernel: [3, 1], channels: 5, padding: 'same' },
   'dft same': { size: [4, 4], kernel: [5, 5], channels: 5, padding: 'same' },
   'dft same, an odd and an even cycle': { size: [4, 3], kernel: [3, 5], channels: 6, padding: 'same' },
   'dft same, even kernel': { size: [5, 4], kernel: [5, 4], channels: 5, padding: 'same' },
   'dft same, kernel beyond the map': { size: [4, 2], kernel: [5, 3], channels: 7, padding: 'same' },
+  'winograd same, two tiles of 4': { size: [3, 5], kernel: [3, 3], channels: 5, padding: 'same' },
+  'winograd valid, rest of a tile': { size: [5, 7], kernel: [3, 3], channels: 5 },
+  'winograd 5x5 valid': { size: [6, 6], kernel: [5, 5], channels: 5 },
+  'winograd 3x4 same': { size: [4, 3], kernel: [3, 4], channels: 5, padding: 'same' },
+  'winograd same, one tile': { size: [2, 3], kernel: [3, 2], channels: 5, padding: 'same' },
   'gather strides 2 same': { size: [4, 5], kernel: [3, 3], channels: 5, strides: [2, 2], padding: 'same' },
   'gather strides 2 by 1 valid': { size: [5, 3], kernel: [3, 2], channels: 5, strides: [2, 1] },
   'gather strides beyond the kernel': { size: [7, 5], kernel: [2, 1], channels: 5, strides: [3, 2] },
@@ -76,7 +81,8 @@ const convRows = Object.entries(convCases)
 
 /** The form that each case takes, by its label. */
 export const convForms = convRows.map(
-  ([label, one]) => [label, c.formOf([...one.size, IMAGES, one.channels], FILTERS, windowFor(one))] as const,
+  ([label, one]) =>
+    [label, c.formOf([...one.size, IMAGES, one.channels], FILTERS, windowFor(one)).form] as const,
 )
 
 const mapsOf = ({ size, channels }: ConvCase) => normal(...size, IMAGES, channels)

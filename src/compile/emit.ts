@@ -30,10 +30,10 @@ export function emitGraph(
   inputs: readonly Tensor[],
   options: EmitOptions = {},
 ): OnnxGraph {
-  const writer = new Writer(options.prefix ?? '')
+  const { portable = false } = options
+  const writer = new Writer(options.prefix ?? '', portable)
   const inputName = options.inputName ?? (name => name)
-  const expands = (node: Node) =>
-    node.op.expand !== undefined && !(options.portable === true && node.op.onnx !== undefined)
+  const expands = (node: Node) => node.op.expand !== undefined && !(portable && node.op.onnx !== undefined)
   const names = new Map<Node, readonly string[]>()
   const nameOf = (tensor: Tensor) => names.get(tensor.node)![tensor.index]!
   const roots = outputs.map(output => output.tensor)
@@ -94,6 +94,7 @@ export function modelOf(graph: OnnxGraph, metadata: Readonly<Record<string, stri
 
 /** Collects nodes and constants; equal ones only once. */
 class Writer implements Lowering {
+  readonly portable: boolean
   readonly nodes: OnnxNode[] = []
   readonly initializers: { name: string; tensor: HostTensor }[] = []
   private readonly known = new Map<string, string[]>()
@@ -101,8 +102,9 @@ class Writer implements Lowering {
   private readonly prefix: string
   private count = 0
 
-  constructor(prefix: string) {
+  constructor(prefix: string, portable: boolean) {
     this.prefix = prefix
+    this.portable = portable
   }
 
   emit(

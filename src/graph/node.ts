@@ -25,6 +25,8 @@ export interface Node {
 
 /** What a lowering rule writes ONNX nodes with. */
 export interface Lowering {
+  /** Whether the program is for others to read: plain nodes, even where others are faster. */
+  readonly portable: boolean
   /** Adds a node and returns the names of its outputs. */
   emit(
     op: string,
@@ -50,9 +52,9 @@ export type GradientRule = (
 ) => readonly (Tensor | undefined)[]
 
 /**
- * An op: its shape rule, its gradient and its ONNX lowering. An op that is a composition of others has `expand`;
- * its gradient may then be that of the composition (`'expand'`). Where an op has both `expand` and `onnx`, programs
- * for speed use the first and programs for others to read the second.
+ * An op: its shape rule, its gradient and its ONNX lowering. An op that is a composition of others has
+ * `expand`; its gradient may then be that of the composition (`'expand'`). Where an op has both `expand` and
+ * `onnx`, programs for speed use the first and programs for others to read the second.
  */
 export interface OpDefinition {
   readonly op: string
@@ -102,7 +104,9 @@ export function expansionOf(node: Node): readonly Tensor[] {
   return outputs
 }
 
-/** The nodes that `outputs` depend on, each after its inputs. `inputsOf` may redirect a node to other inputs. */
+/**
+ * The nodes that `outputs` depend on, each after its inputs. `inputsOf` may redirect a node to other inputs.
+ */
 export function topological(
   outputs: readonly Tensor[],
   inputsOf: (node: Node) => readonly Tensor[] = node => node.inputs,

@@ -14,7 +14,7 @@ import type { Tensor } from '../node.ts'
 import { matMul } from './reduce.ts'
 import { reshape } from './shape.ts'
 import { constant } from './source.ts'
-import { type Pair, type WindowAttributes, windowCounts } from './window.ts'
+import { type ConvWork, type Extents, type Pair, type WindowAttributes, windowCounts } from './window.ts'
 
 /** The three matrices, row by row. */
 interface Transforms {
@@ -32,11 +32,23 @@ const cycle = (extent: number, window: WindowAttributes, axis: 0 | 1) =>
   extent + Math.max(window.before[axis], window.after[axis])
 
 /** R, the number of rows of the transforms. */
-export function dftRows(size: Pair, window: WindowAttributes): number {
+function dftRows(size: Pair, window: WindowAttributes): number {
   const [height, width] = [cycle(size[0], window, 0), cycle(size[1], window, 1)]
   // Frequencies that are their own conjugates have each index 0 or half of an even extent.
   const own = (height % 2 === 0 ? 2 : 1) * (width % 2 === 0 ? 2 : 1)
   return own + (3 * (height * width - own)) / 2
+}
+
+/** The work of a convolution of maps [H, W, N, C] to K channels. */
+export function dftWork([h, w, n, c]: Extents, k: number, window: WindowAttributes): ConvWork {
+  const r = dftRows([h, w], window)
+  const [rows, columns] = windowCounts([h, w], window)
+  const taps = window.kernel[0] * window.kernel[1]
+  return {
+    whole: r * (h * w * n * c + taps * c * k + rows * columns * n * k),
+    batched: r * n * c * k,
+    values: r * (n * c + c * k + n * k),
+  }
 }
 
 const known = new Map<string, Transforms>()

@@ -9,47 +9,61 @@
 import { UsageError } from '../../util/errors.ts'
 import { hostTensor, showShape } from '../../util/host-tensor.ts'
 import { apply, type Lowering, type Node, type OpDefinition, type Tensor } from '../node.ts'
-import { dftConvolution, dftInputGradient, dftKernelGradient, dftRows } from './conv-dft.ts'
+import { dftConvolution, dftInputGradient, dftKernelGradient, dftWork } from './conv-dft.ts'
+import {
+  winogradConvolution,
+  winogradInputGradient,
+  winogradKernelGradient,
+  winogradTiles,
+  winogradWork,
+} from './conv-winograd.ts'
 import { add, mul } from './elementwise.ts'
 import { gather } from './gather.ts'
 import { matMul, reduceSum } from './reduce.ts'
 import { concat, pad, reshape, slice, split, transpose } from './shape.ts'
 import { constant, filled } from './source.ts'
-import { cell, hasPadding, type Pair, type WindowAttributes, windowCounts } from './window.ts'
-
-type Extents = readonly [number, number, number, number]
+import {
+  type ConvWork,
+  cell,
+  type Extents,
+  hasPadding,
+  type Pair,
+  type WindowAttributes,
+  windowCounts,
+} from './window.ts'
 
 const extents = (x: Tensor) => x.shape as unknown as Extents
 
-/** The ways in which a convolution is computed. */
-export type ConvForm = 'pointwise' | 'few-channels' | 'dft' | 'gather'
+/** How a convolution is computed. */
+export type ConvForm =
+  | { readonly form: 'pointwise' | 'few-channels' | 'dft' | 'gather' }
+  | { readonly form: 'winograd' /** Outputs of a tile along each axis. */; readonly tile: Pair }
 
 /**
  * The fastest form on a CPU, as measured, of a convolution of maps [H, W, N, C] to K channels: a 1x1 kernel is one matrix
- * product; few input channels gather whole rows of minibatch values; small maps with strides of 1 are transformed where
+ * product; few input channels gather whole rows of minibatch values; with strides of 1 the maps are transformed where
  * that costs less; the rest gathers rows of channels.
  */
 export function formOf([h, w, n, c]: Extents, k: number, window: WindowAttributes): ConvForm {
   const { kernel, strides, dilation } = window
   const dense = [...strides, ...dilation].every(step => step === 1)
   const taps = kernel[0] * kernel[1]
-  if (taps === 1 && dense && !hasPadding(window)) return 'pointwise'
-  if (c <= 4) return 'few-channels'
-  if (taps === 1 || !dense) return 'gather'
+  if (taps === 1 && dense && !hasPadding(window)) return { form: 'pointwise' }
+  if (c <= 4) return { form: 'few-channels' }
   const [rows, columns] = windowCounts([h, w], window)
-  const places = rows * columns
-  const gathered = cost(places * n * taps * c * k, places * n * taps * c)
-  const r = dftRows([h, w], window)
-  const transformed = cost(
-    r * (h * w * n * c + taps * c * k + n * c * k + places * n * k),
-    r * (n * c + c * k + n * k),
-  )
-  return transformed < gathered ? 'dft' : 'gather'
+  const gathered = rows * columns * n * taps * c
+  const forms: { form: ConvForm; work: ConvWork }[] = [
+    // Twice, because a gather reads and writes in short rows.
+    { form: { form: 'gather' }, work: { whole: gathered * k, batched: 0, values: 2 * gathered } },
+  ]
+  if (taps > 1 && dense) forms.push({ form: { form: 'dft' }, work: dftWork([h, w, n, c], k, window) })
+  for (const tile of winogradTiles(window))
+    forms.push({ form: { form: 'winograd', tile }, work: winogradWork([h, w, n, c], k, window, tile) })
+  return forms.reduce((best, other) => (cost(other.work) < cost(best.work) ? other : best)).form
 }
 
-/** Of `products` multiplications and `values` that are written and read again: as many products take as long as one value. */
-const cost = (products: number, values: number): number => products + PRODUCTS_PER_VALUE * values
-const PRODUCTS_PER_VALUE = 64
+/** Time in units of one multiplication of a large matrix product, fitted to measurements on a CPU with AVX-512. */
+const cost = ({ whole, batched, values }: ConvWork): number => whole + 2 * batched + 33 * values
 
 // y = conv(x, w) + b: dx, dw and db are ops of their own
 export const Conv: OpDefinition = {
@@ -67,12 +81,11 @@ export const Conv: OpDefinition = {
   expand({ inputs: [x, w, b], attributes: window, outputs: [y] }) {
     const [, , c, k] = extents(w!)
     const form = formOf(extents(x!), k, window)
-    if (form === 'dft') {
-      const product = dftConvolution(x!, w!, window)
-      return b ? add(product, b) : product
-    }
+    const biased = (product: Tensor) => (b ? add(product, b) : product)
+    if (form.form === 'dft') return biased(dftConvolution(x!, w!, window))
+    if (form.form === 'winograd') return biased(winogradConvolution(x!, w!, window, form.tile))
     const kernel = reshape(w!, [-1, k])
-    if (form === 'few-channels') {
+    if (form.form === 'few-channels') {
       const columns = once(x!, window, () => fewChannelColumns(x!, window))
       const rows = columns.shape[0]! // a last row of ones carries the bias
       const bias = b ? reshape(b, [1, k]) : filled([1, k], 0, x!.dtype)
@@ -81,9 +94,9 @@ export const Conv: OpDefinition = {
       return reshape(matMul(columns, weights, { transA: true }), y!.shape)
     }
     const columns =
-      form === 'pointwise' ? reshape(x!, [-1, c]) : once(x!, window, () => gatherColumns(x!, window))
+      form.form === 'pointwise' ? reshape(x!, [-1, c]) : once(x!, window, () => gatherColumns(x!, window))
     const product = matMul(columns, kernel)
-    return reshape(b ? add(product, b) : product, y!.shape)
+    return reshape(biased(product), y!.shape)
   },
   onnx: (lowering, inputs, node) => portableConv(lowering, inputs, node, 1),
 }
@@ -102,9 +115,11 @@ export const ConvInputGradient: OpDefinition = {
   expand({ inputs: [dy, w], attributes, outputs: [dx] }) {
     const [, , c, k] = extents(w!)
     const form = formOf(extents(dx!), k, attributes)
-    if (form === 'pointwise')
+    if (form.form === 'pointwise')
       return reshape(matMul(reshape(dy!, [-1, k]), reshape(w!, [c, k]), { transB: true }), dx!.shape)
-    if (form === 'dft') return dftInputGradient(dy!, w!, attributes.size, attributes)
+    if (form.form === 'dft') return dftInputGradient(dy!, w!, attributes.size, attributes)
+    if (form.form === 'winograd')
+      return winogradInputGradient(dy!, w!, attributes.size, attributes, form.tile)
     return inputGradientByParity(dy!, w!, attributes)
   },
 }
@@ -124,9 +139,10 @@ export const ConvKernelGradient: OpDefinition = {
     const c = x!.shape[3]!
     const k = dy!.shape[3]!
     const form = formOf(extents(x!), k, window)
-    if (form === 'dft') return dftKernelGradient(x!, dy!, window)
+    if (form.form === 'dft') return dftKernelGradient(x!, dy!, window)
+    if (form.form === 'winograd') return winogradKernelGradient(x!, dy!, window, form.tile)
     const rows = reshape(dy!, [-1, k])
-    if (form === 'few-channels') {
+    if (form.form === 'few-channels') {
       const all = matMul(
         once(x!, window, () => fewChannelColumns(x!, window)),
         rows,
@@ -134,7 +150,7 @@ export const ConvKernelGradient: OpDefinition = {
       return reshape(slice(all, 0, 0, all.shape[0]! - 1), dw!.shape)
     }
     const columns =
-      form === 'pointwise' ? reshape(x!, [-1, c]) : once(x!, window, () => gatherColumns(x!, window))
+      form.form === 'pointwise' ? reshape(x!, [-1, c]) : once(x!, window, () => gatherColumns(x!, window))
     return reshape(matMul(columns, rows, { transA: true }), dw!.shape)
   },
 }
@@ -147,7 +163,7 @@ export const ConvBiasGradient: OpDefinition = {
   expand({ inputs: [x, dy], attributes: window }) {
     const k = dy!.shape[3]!
     const rows = reshape(dy!, [-1, k])
-    if (formOf(extents(x!), k, window) !== 'few-channels') return reshape(reduceSum(rows, [0]), [k])
+    if (formOf(extents(x!), k, window).form !== 'few-channels') return reshape(reduceSum(rows, [0]), [k])
     // The same product as the kernel's gradient: its row of ones has summed dy already.
     const all = matMul(
       once(x!, window, () => fewChannelColumns(x!, window)),

@@ -32,12 +32,55 @@ function binary(
     op,
     shape: ([a, b]) => ({ dtype: sameDType(op, [a!, b!]), shape: broadcastShapes(op, a!.shape, b!.shape) }),
     gradient: rule,
-    onnx: (lowering, names, { inputs }) =>
+    onnx: (lowering, names, { inputs, outputs }) =>
+      inLongRows(lowering, op, names, inputs, outputs[0]!) ??
       lowering.emit(
         op,
         names.map((name, i) => sameRank(lowering, name, inputs[i]!, inputs[1 - i]!)),
       ),
   }
+}
+
+/** Values of a row from which on ONNX Runtime's loop over rows costs nothing. */
+const LONG_ROW = 2048
+/** Values from which on it pays to repeat a vector first. */
+const MANY_VALUES = 2 ** 16
+
+/**
+ * A tensor [..., C] and a vector of its last axis: ONNX Runtime takes one row after the other, and short rows several
+ * times as long. So the vector is repeated, and meets many rows at once.
+ */
+function inLongRows(
+  lowering: Lowering,
+  op: string,
+  names: readonly string[],
+  inputs: readonly Tensor[],
+  y: Tensor,
+): string[] | undefined {
+  if (lowering.portable) return undefined
+  const columns = y.shape.at(-1)!
+  const at = inputs.findIndex(x => sizeOf(x.shape) === columns && x.shape.at(-1) === columns)
+  const rows = sizeOf(y.shape) / columns
+  if (
+    at < 0 ||
+    columns < 2 ||
+    sizeOf(y.shape) < MANY_VALUES ||
+    sizeOf(inputs[1 - at]!.shape) !== sizeOf(y.shape)
+  )
+    return undefined
+  const times = largestDivisor(rows, LONG_ROW / columns)
+  if (times < 2) return undefined
+  const vector = lowering.emit('Reshape', [names[at]!, lowering.ints([1, columns])])[0]!
+  const repeated = lowering.emit('Tile', [vector, lowering.ints([1, times])])[0]!
+  const maps = lowering.emit('Reshape', [names[1 - at]!, lowering.ints([rows / times, times * columns])])[0]!
+  const result = lowering.emit(op, at === 0 ? [repeated, maps] : [maps, repeated])
+  return lowering.emit('Reshape', [result[0]!, lowering.ints(y.shape)])
+}
+
+/** The largest number up to `most` that divides n. */
+function largestDivisor(n: number, most: number): number {
+  for (let d = Math.floor(most); d > 1; d--) if (n % d === 0) return d
+  return 1
 }
 
 /**
@@ -111,6 +154,10 @@ export const Reciprocal = unary('Reciprocal', (dy, _x, y) => neg(mul(dy, mul(y, 
 export const Abs = unary('Abs', (dy, x) => mul(dy, clip(mul(x, 3e38), -1, 1)))
 // erf(x): dx = dy 2 / sqrt(pi) e^(-x^2)
 export const Erf = unary('Erf', (dy, x) => mul(dy, mul(exp(neg(mul(x, x))), 2 / Math.sqrt(Math.PI))))
+// sin x: dx = dy cos x
+export const Sin = unary('Sin', (dy, x) => mul(dy, cos(x)))
+// cos x: dx = -dy sin x
+export const Cos = unary('Cos', (dy, x) => neg(mul(dy, sin(x))))
 // tanh x: dx = dy (1 - y^2)
 export const Tanh = unary('Tanh', (dy, _x, y) => mul(dy, sub(1, mul(y, y))))
 // 1 / (1 + e^-x): dx = dy (y - y^2)
@@ -227,6 +274,8 @@ export const sqrt = (x: Tensor): Tensor => apply(Sqrt, [x])
 export const reciprocal = (x: Tensor): Tensor => apply(Reciprocal, [x])
 export const abs = (x: Tensor): Tensor => apply(Abs, [x])
 export const erf = (x: Tensor): Tensor => apply(Erf, [x])
+export const sin = (x: Tensor): Tensor => apply(Sin, [x])
+export const cos = (x: Tensor): Tensor => apply(Cos, [x])
 export const tanh = (x: Tensor): Tensor => apply(Tanh, [x])
 export const sigmoid = (x: Tensor): Tensor => apply(Sigmoid, [x])
 export const softplus = (x: Tensor): Tensor => apply(Softplus, [x])

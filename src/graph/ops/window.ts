@@ -3,6 +3,19 @@ import { UsageError } from '../../util/errors.ts'
 
 export type Pair = readonly [number, number]
 
+/** Of feature maps: [H, W, N, C]. */
+export type Extents = readonly [number, number, number, number]
+
+/** What a form of a convolution costs. */
+export interface ConvWork {
+  /** Multiplications in matrix products over all images. */
+  readonly whole: number
+  /** Multiplications in many small matrix products. */
+  readonly batched: number
+  /** Values that are written, to be read again. */
+  readonly values: number
+}
+
 /** The geometry of a sliding window over [height, width]. */
 export interface WindowAttributes {
   readonly kernel: Pair

@@ -1,0 +1,198 @@
+/**
+ * Convolution with strides of 1 by minimal filtering (Winograd 1980; Lavin and Gray 2016, arXiv 1509.09308): along each
+ * axis the outputs are made in tiles of m from t = m + k - 1 inputs, with t products in the place of m k,
+ *
+ *   y = A ((G w) (B x)),   B [T t, extent], G [t, k], A [extent', T t],
+ *
+ * where T is the number of tiles, and the padding is part of B. The transforms of the two axes are applied one after the
+ * other: to [H, W N C] and to each row [W, N C]. Between them, channels meet in a matrix product for each of the t t
+ * places of a tile. Rows of B are ordered (place, tile), so that all tiles of a place share one kernel.
+ */
+import { hostTensor } from '../../util/host-tensor.ts'
+import type { Tensor } from '../node.ts'
+import { matMul, reduceSum } from './reduce.ts'
+import { reshape } from './shape.ts'
+import { constant } from './source.ts'
+import { type ConvWork, type Extents, type Pair, type WindowAttributes, windowCounts } from './window.ts'
+
+type Matrix = readonly (readonly number[])[]
+
+/** The transforms of one axis. */
+interface Axis {
+  readonly tiles: number
+  /** t, the products of a tile. */
+  readonly places: number
+  /** B [places tiles, extent]. */
+  readonly input: Matrix
+  /** G [places, k]. */
+  readonly kernel: Matrix
+  /** A [extent', places tiles]. */
+  readonly output: Matrix
+}
+
+/**
+ * Where polynomials are evaluated, besides infinity. Of all choices of small numbers these lose the fewest digits for
+ * 4 and for 6 products (Barabasz, Anderson, Soodhalter and Gregg 2018, arXiv 1803.10986).
+ */
+const POINTS = [0, -1, 1, 0.5, -2]
+
+/** The most products of a tile along an axis: with more, float32 loses too many digits. */
+const MOST_PLACES = POINTS.length + 1
+
+/** The work of a convolution of maps [H, W, N, C] to K channels, by tiles of `m` outputs. */
+export function winogradWork([h, w, n, c]: Extents, k: number, window: WindowAttributes, m: Pair): ConvWork {
+  const outputs = windowCounts([h, w], window)
+  const places = [m[0] + window.kernel[0] - 1, m[1] + window.kernel[1] - 1] as const
+  const [rows, columns] = [0, 1].map(axis => Math.ceil(outputs[axis]! / m[axis]!) * places[axis]!) as [
+    number,
+    number,
+  ]
+  return {
+    whole: rows * w * n * c * (h + columns) + outputs[0] * columns * n * k * (rows + outputs[1]),
+    batched: rows * columns * n * c * k,
+    values: rows * n * c * (w + columns) + columns * n * k * (rows + outputs[0]),
+  }
+}
+
+/** The tiles that a window can be computed by. */
+export function winogradTiles({ kernel, strides, dilation }: WindowAttributes): Pair[] {
+  if ([...strides, ...dilation].some(step => step !== 1) || Math.min(...kernel) === 1) return []
+  const extents = (k: number) => [2, 3, 4].filter(m => m + k - 1 <= MOST_PLACES)
+  return extents(kernel[0]).flatMap(a => extents(kernel[1]).map((b): Pair => [a, b]))
+}
+
+const product = (values: readonly number[]) => values.reduce((a, b) => a * b, 1)
+
+/** Rows [1, p, p^2, ...] of `columns` powers; at infinity only the highest. */
+function powers(points: readonly number[], columns: number): Matrix {
+  const range = Array.from({ length: columns }, (_, i) => i)
+  return [...points.map(p => range.map(i => p ** i)), range.map(i => (i === columns - 1 ? 1 : 0))]
+}
+
+/** Coefficients of the product of (x - p), from the lowest power. */
+function polynomial(roots: readonly number[]): number[] {
+  let coefficients = [1]
+  for (const p of roots)
+    coefficients = coefficients
+      .concat(0)
+      .map((_, i) => (coefficients[i - 1] ?? 0) - p * (coefficients[i] ?? 0))
+  return coefficients
+}
+
+/** What a tile of `m` outputs is made with: A' [m, t], G [t, k] and B' [t, t], by Toom and Cook, transposed. */
+function tileTransforms(m: number, k: number): { output: Matrix; kernel: Matrix; input: Matrix } {
+  const t = m + k - 1
+  const points = POINTS.slice(0, t - 1)
+  const others = (i: number) => points.filter((_, j) => j !== i)
+  // Lagrange's polynomials of the points; their denominators go to the kernel, which is transformed once.
+  const scales = points.map((p, i) => product(others(i).map(q => p - q)))
+  const input = [...points.map((_, i) => [...polynomial(others(i)), 0]), polynomial(points)]
+  const kernel = powers(points, k).map((row, i) => row.map(value => value / (scales[i] ?? 1)))
+  return { output: transposed(powers(points, m)), kernel, input }
+}
+
+const transposed = (rows: Matrix): Matrix => rows[0]!.map((_, j) => rows.map(row => row[j]!))
+
+function axisOf(extent: number, axis: 0 | 1, window: WindowAttributes, m: number): Axis {
+  const k = window.kernel[axis]
+  const outputs = windowCounts([extent, extent], window)[axis]
+  const tiles = Math.ceil(outputs / m)
+  const places = m + k - 1
+  const tile = tileTransforms(m, k)
+  const zeros = (rows: number, columns: number) =>
+    Array.from({ length: rows }, () => new Array<number>(columns).fill(0))
+  const input = zeros(places * tiles, extent)
+  const output = zeros(outputs, places * tiles)
+  for (let u = 0; u < places; u++)
+    for (let at = 0; at < tiles; at++) {
+      const row = u * tiles + at
+      for (let j = 0; j < places; j++) {
+        const position = at * m + j - window.before[axis]
+        if (position >= 0 && position < extent) input[row]![position] = tile.input[u]![j]!
+      }
+      for (let i = 0; i < m && at * m + i < outputs; i++) output[at * m + i]![row] = tile.output[i]![u]!
+    }
+  return { tiles, places, input, kernel: tile.kernel, output }
+}
+
+type Axes = readonly [Axis, Axis]
+
+const axesOf = (size: Pair, window: WindowAttributes, m: Pair): Axes => [
+  axisOf(size[0], 0, window, m[0]),
+  axisOf(size[1], 1, window, m[1]),
+]
+
+const matrixOf = (rows: Matrix, like: Tensor) =>
+  constant(hostTensor(like.dtype, [rows.length, rows[0]!.length], rows.flat()))
+
+/** Applies a matrix to each of the first two axes of maps [H, W, ...]: [rows of h, rows of w, rest]. */
+function alongAxes(x: Tensor, h: Matrix, w: Matrix): Tensor {
+  const [height, width, ...others] = x.shape as [number, number, ...number[]]
+  const rest = others.reduce((a, b) => a * b, 1)
+  const across = (maps: Tensor) => matMul(matrixOf(w, x), maps)
+  const down = (maps: Tensor, columns: number) =>
+    reshape(matMul(matrixOf(h, x), reshape(maps, [height, columns * rest])), [h.length, columns, rest])
+  // The maps are fewest between the two where the axis that grows comes last.
+  return h.length > height
+    ? down(across(reshape(x, [height, width, rest])), w.length)
+    : across(down(x, width))
+}
+
+/** [t, T, t, T N, C]: maps [H, W, N, C], or their cotangent, as products see them. */
+function inward(maps: Tensor, [h, w]: Axes, matrixOfAxis: (axis: Axis) => Matrix): Tensor {
+  const [, , n, c] = maps.shape as [number, number, number, number]
+  const rows = alongAxes(maps, matrixOfAxis(h), matrixOfAxis(w))
+  return reshape(rows, [h.places, h.tiles, w.places, w.tiles * n, c])
+}
+
+/** Maps [H, W, N, C] of products [t, T, t, T N, C]. */
+function outward(products: Tensor, [h, w]: Axes, n: number, matrixOfAxis: (axis: Axis) => Matrix): Tensor {
+  const [rows, columns] = [matrixOfAxis(h), matrixOfAxis(w)]
+  const c = products.shape.at(-1)!
+  const stacked = reshape(products, [h.places * h.tiles, w.places * w.tiles, n, c])
+  return reshape(alongAxes(stacked, rows, columns), [rows.length, columns.length, n, c])
+}
+
+const inputOf = (axis: Axis) => axis.input
+const outputOf = (axis: Axis) => axis.output
+const inputBack = (axis: Axis) => transposed(axis.input)
+const outputBack = (axis: Axis) => transposed(axis.output)
+
+/** [t, 1, t, C, K]: the transformed kernel w [kH, kW, C, K]. */
+function transformedKernel(kernel: Tensor, [h, w]: Axes): Tensor {
+  const [, , c, k] = kernel.shape as [number, number, number, number]
+  const rows = alongAxes(kernel, h.kernel, w.kernel)
+  return reshape(rows, [h.places, 1, w.places, c, k])
+}
+
+/** Y [H', W', N, K]; tiles of m outputs along each axis. */
+export function winogradConvolution(x: Tensor, w: Tensor, window: WindowAttributes, m: Pair): Tensor {
+  const axes = axesOf(sizeOfMaps(x), window, m)
+  const products = matMul(inward(x, axes, inputOf), transformedKernel(w, axes))
+  return outward(products, axes, x.shape[2]!, outputOf)
+}
+
+/** dX [H, W, N, C]. */
+export function winogradInputGradient(
+  dy: Tensor,
+  w: Tensor,
+  size: Pair,
+  window: WindowAttributes,
+  m: Pair,
+): Tensor {
+  const axes = axesOf(size, window, m)
+  const products = matMul(inward(dy, axes, outputBack), transformedKernel(w, axes), { transB: true })
+  return outward(products, axes, dy.shape[2]!, inputBack)
+}
+
+/** dW [kH, kW, C, K]. */
+export function winogradKernelGradient(x: Tensor, dy: Tensor, window: WindowAttributes, m: Pair): Tensor {
+  const axes = axesOf(sizeOfMaps(x), window, m)
+  const [h, w] = axes
+  const [c, k] = [x.shape[3]!, dy.shape[3]!]
+  const products = matMul(inward(x, axes, inputOf), inward(dy, axes, outputBack), { transA: true })
+  const places = reshape(reduceSum(products, [1]), [h.places, w.places, c, k])
+  return reshape(alongAxes(places, transposed(h.kernel), transposed(w.kernel)), [...window.kernel, c, k])
+}
+
+const sizeOfMaps = ({ shape }: Tensor): Pair => [shape[0]!, shape[1]!]
