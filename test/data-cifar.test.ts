@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { cifar10, cifar100, cifar100Coarse } from '../src/data/cifar.ts'
 import { loadCifarDataSet } from '../src/data/cifar-data-set.ts'
+import { UnreadableFile } from '../src/data/stored-file.ts'
 import { FoveaError, UsageError } from '../src/util/errors.ts'
 import {
   archives,
@@ -105,6 +106,8 @@ describe('from a folder', () => {
     await expect(load()).rejects.toThrow(
       new UsageError(`cifar-100: the folder ${folder} does not hold it; expected ${forms}`),
     )
+    const missing = join(folder, 'missing')
+    await expect(load(missing)).rejects.toThrow(new UsageError(`cifar-100: ${missing}: no such folder`))
     const path = await writeForm('cifar-100-binary')
     await rm(join(path, 'test.bin'))
     await expect(load()).rejects.toThrow(
@@ -199,6 +202,15 @@ describe('without a folder', () => {
       server.closeAllConnections()
       await new Promise(resolve => server.close(resolve))
     }
+  })
+
+  test('an archive in the cache that cannot be read is left alone', async () => {
+    const unreadable = join(folder, 'cifar-100', name)
+    await mkdir(unreadable, { recursive: true })
+    await expect(loadCifarDataSet(tinyCifar, { cacheDir: folder, mirrors: [] })).rejects.toThrow(
+      new UnreadableFile(unreadable, 'EISDIR'),
+    )
+    expect(await readdir(join(folder, 'cifar-100'))).toEqual([name])
   })
 
   test('a damaged archive in the cache is not used', async () => {

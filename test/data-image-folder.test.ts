@@ -1,11 +1,14 @@
 /** Folders of pictures, written by sharp. */
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import sharp from 'sharp'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { UndecodablePicture } from '../src/data/picture.ts'
 import { loadDataSet } from '../src/data/registry.ts'
+import { UnreadableFile } from '../src/data/stored-file.ts'
 import { FoveaError, UsageError } from '../src/util/errors.ts'
+import { fovea } from './cli-process.ts'
 
 let root: string
 beforeEach(async () => {
@@ -63,6 +66,103 @@ test('a picture that cannot be decoded is named', async () => {
   expect(failure).toBeInstanceOf(FoveaError)
   expect((failure as Error).message).toContain(
     `${join(root, 'train/blue/z.png')}: not an image that can be read (`,
+  )
+})
+
+const undecodable = async () => {
+  await writeFile(join(root, 'train/blue/z.png'), 'no picture')
+  const whole = await readFile(join(root, 'train/red/a.jpg'))
+  await writeFile(join(root, 'test/red/a.jpeg'), whole.subarray(0, whole.length / 2))
+}
+
+test('pictures that cannot be decoded are skipped on request, and told', async () => {
+  const before = await loadDataSet(`folder:${root}`)
+  await undecodable()
+  const data = await loadDataSet(`folder:${root}`, { skipUndecodable: true })
+  expect(data.hash).toBe(before.hash)
+  expect(data.source).toBe(`the folder ${root} (note: undecodable pictures skipped: 2)`)
+  expect(data.skipped?.map(({ file }) => file)).toEqual([
+    join(root, 'train/blue/z.png'),
+    join(root, 'test/red/a.jpeg'),
+  ])
+  expect(await loadDataSet(`folder:${root}`, { skipUndecodable: true })).toEqual(data)
+  expect(before.skipped).toBeUndefined()
+})
+
+test('the first of them is named', async () => {
+  const data = await fovea(['datasets', `folder:${root}`, '--json'])
+  expect(JSON.parse(data.stdout)).toMatchObject({ licence: null, skipped: [] })
+  await undecodable()
+  const failed = await fovea(['datasets', `folder:${root}`])
+  expect(failed).toMatchObject({ code: 1, stdout: '' })
+  expect(failed.stderr).toContain(`fovea: ${join(root, 'train/blue/z.png')}: not an image that can be read (`)
+  const { code, stdout, stderr } = await fovea(['datasets', `folder:${root}`, '--skip-undecodable'], {
+    cwd: root,
+  })
+  expect(code).toBe(0)
+  expect(stderr).toMatch(
+    /^fovea: warning: 2 pictures skipped: train\/blue\/z\.png \(.*\); test\/red\/a\.jpeg \(.*\)\n$/,
+  )
+  expect(stdout).toContain('2 undecodable pictures')
+  expect(stdout).toMatch(/ {2}blue +1 +━+ +33\.3 % +1\n {2}red +2 +━{16} +66\.7 % +1\n/)
+})
+
+test('a class of which nothing can be decoded is an error all the same', async () => {
+  await writeFile(join(root, 'test/red/b.png'), 'no picture')
+  await expect(loadDataSet(`folder:${root}`, { skipUndecodable: true })).rejects.toThrow(
+    new UsageError(`${join(root, 'test/red')}: expected a picture that can be read, received none`),
+  )
+})
+
+test('skipping is for folders of pictures', async () => {
+  await expect(loadDataSet('fashion-mnist-subset', { skipUndecodable: true })).rejects.toThrow(UsageError)
+})
+
+test.each([
+  ['a.png', 'train/red/a.jpg', 'expected png from its name, received jpeg'],
+  ['a.webp', 'train/red/b.png', 'expected webp from its name, received png'],
+  ['a.JPEG', 'train/blue/a.webp', 'expected jpeg from its name, received webp'],
+])('%s that is another kind of picture is refused', async (name, content, message) => {
+  const path = join(root, 'train/red', name)
+  await copyFile(join(root, content), path)
+  await expect(loadDataSet(`folder:${root}`)).rejects.toThrow(new UndecodablePicture(path, message))
+})
+
+test('vector graphics by the name of a picture are not drawn', async () => {
+  const path = join(root, 'train/red/a.png')
+  await writeFile(path, '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')
+  await expect(loadDataSet(`folder:${root}`)).rejects.toThrow(
+    `${path}: not an image that can be read (expected png from its name, received svg)`,
+  )
+})
+
+test('a picture that the system does not give is no damaged one', async () => {
+  const path = join(root, 'train/red/a.png')
+  await symlink(join(root, 'train'), path)
+  await expect(loadDataSet(`folder:${root}`, { skipUndecodable: true })).rejects.toThrow(
+    new UnreadableFile(path, 'EISDIR'),
+  )
+})
+
+test('more pixels than there is memory for are refused before any is read', async () => {
+  await writeFile(join(root, 'train/red/a.jpg'), 'no picture')
+  const memory = vi.spyOn(process, 'availableMemory').mockReturnValue(2 * 5 * 100 * 100 * 3 - 1)
+  try {
+    await expect(loadDataSet(`folder:100x100x3:${root}`)).rejects.toThrow(
+      /5 pictures of 100 x 100 x 3 need 0\.0 GB of memory/,
+    )
+  } finally {
+    memory.mockRestore()
+  }
+})
+
+test('a root that is not there, or too large a picture, is an error', async () => {
+  const missing = join(root, 'missing')
+  await expect(loadDataSet(`folder:${missing}`)).rejects.toThrow(
+    new UsageError(`data set: ${missing}: no such folder`),
+  )
+  await expect(loadDataSet(`folder:32x1025x3:${root}`)).rejects.toThrow(
+    `expected images of at most 1024 x 1024 pixels, received 32 x 1025 from "folder:32x1025x3:${root}"`,
   )
 })
 

@@ -1,6 +1,7 @@
 /** Where a data set comes from: folders, cache, mirrors. The mirrors are loopback servers, the data set is tiny. */
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
+import { mkdirSync } from 'node:fs'
 import { mkdir, mkdtemp, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -12,6 +13,8 @@ import type { LoadOptions, LoadProgress } from '../src/data/data-set.ts'
 import { encodeIdx } from '../src/data/idx.ts'
 import { type IdxDefinition, loadIdxDataSet } from '../src/data/idx-data-set.ts'
 import type { IdxFile } from '../src/data/idx-file.ts'
+import { fetchFromMirrors, type PublishedFile } from '../src/data/mirrors.ts'
+import { readStored, UnreadableFile } from '../src/data/stored-file.ts'
 import { FoveaError, UsageError } from '../src/util/errors.ts'
 import { key, randomBits } from '../src/util/random.ts'
 
@@ -147,6 +150,27 @@ describe('a folder that the user names', () => {
     await expect(load([], { folder })).rejects.toThrow(
       new UsageError(
         `tiny: the folder ${folder} lacks a file: no test-labels.gz; expected train-images, train-labels, test-images, test-labels, each with or without .gz`,
+      ),
+    )
+  })
+
+  test('that is not there, or is a file, is said to be that', async () => {
+    const missing = join(folder, 'missing')
+    await expect(load([], { folder: missing })).rejects.toThrow(
+      new UsageError(`tiny: ${missing}: no such folder`),
+    )
+    await writeFile(missing, '')
+    await expect(load([], { folder: missing })).rejects.toThrow(
+      new UsageError(`tiny: ${missing}: expected a folder, received a file`),
+    )
+  })
+
+  test('with gzip that would fill the memory', async () => {
+    const part = gzipSync(new Uint8Array(2 ** 26))
+    await writeAll(folder, { 'test-images.gz': Buffer.concat(Array(9).fill(part)) })
+    await expect(load([], { folder })).rejects.toThrow(
+      new FoveaError(
+        `${join(folder, 'test-images.gz')}: expected at most 536870912 bytes when decompressed, received more`,
       ),
     )
   })
@@ -381,12 +405,44 @@ describe('mirrors', () => {
   })
 
   test('a file that was downloaded and checked, but cannot be put in place, is used all the same', async () => {
-    const occupied = join(cache, 'test-labels.gz')
-    await mkdir(join(occupied, 'folder'), { recursive: true })
-    const mirror = await serve()
+    const mirror = await serve(name => {
+      if (name === 'test-labels.gz') mkdirSync(join(cache, name, 'folder'), { recursive: true })
+      return false
+    })
     const { source, test } = await load([mirror])
     expect(source).toMatch(new RegExp(`^${mirror}, not cached: [A-Z]+ at ${cache}/test-labels.gz`))
     expect(test.labels.data).toEqual(Int32Array.of(0, 1, 1, 0))
+  })
+
+  // What the system refuses to read is played by a folder: for one, the superuser is not refused.
+  test('a file of the cache that cannot be read is left alone, and said to be that', async () => {
+    const unreadable = join(cache, 'test-labels.gz')
+    await mkdir(unreadable, { recursive: true })
+    await expect(load([await serve()])).rejects.toThrow(new UnreadableFile(unreadable, 'EISDIR'))
+    expect(requests).toEqual([])
+    expect(await readdir(cache)).toEqual(['test-labels.gz'])
+  })
+
+  test('a download that cannot be read is kept whole, and needs no second one', async () => {
+    let readable = false
+    const published: PublishedFile<Uint8Array> = {
+      name: 'train-images.gz',
+      async read(path) {
+        const bytes = await readStored(readable ? path : folder)
+        return bytes?.length === big.length ? bytes : undefined
+      },
+    }
+    const fetchIt = async (mirrors: string[]) =>
+      await fetchFromMirrors([published], mirrors, cache, { idleTimeout: 500 })
+    const mirrors = [await serve(), await serve()]
+    const partial = join(cache, 'train-images.gz.partial')
+    await expect(fetchIt(mirrors)).rejects.toThrow(new UnreadableFile(partial, 'EISDIR'))
+    expect(big.equals(await readFile(partial))).toBe(true)
+    expect(rangesOf('train-images.gz')).toEqual(['GET train-images.gz'])
+    readable = true
+    expect((await fetchIt(mirrors)).notCached).toBeUndefined()
+    expect(await readdir(cache)).toEqual(['train-images.gz'])
+    expect(rangesOf('train-images.gz')).toEqual(['GET train-images.gz'])
   })
 
   test('several loads at once do not disturb each other', async () => {

@@ -1,16 +1,13 @@
 /** Loads a data set that is published as CIFAR's archives, from the first place that has it whole. */
-import { createHash } from 'node:crypto'
-import { readFile, stat } from 'node:fs/promises'
+import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { promisify } from 'node:util'
-import { gunzip } from 'node:zlib'
 import { FoveaError, UsageError } from '../util/errors.ts'
 import { defaultCacheDir } from './cache.ts'
 import { type BinaryLayout, type PythonLayout, readBatches, readClassNames } from './cifar-batch.ts'
 import { hashContent } from './content-hash.ts'
 import type { DataSet, DataSetDescription, LoadOptions } from './data-set.ts'
-import { reasonOf } from './download.ts'
 import { fetchFromMirrors } from './mirrors.ts'
+import { checkFolder, digest, gunzipStored, readStored } from './stored-file.ts'
 import { readTar } from './tar.ts'
 
 /** One way in which the data set is published. */
@@ -43,7 +40,8 @@ type ReadFile = (name: string) => Promise<{ file: string; bytes: Uint8Array } | 
 
 /**
  * Loads from, in this order: the folder that the user names (alone, then); Fovea's cache; the publisher's addresses. What is
- * downloaded is checked and kept in the cache.
+ * downloaded is checked and kept in the cache. Throws where an archive of the cache is there but cannot be read: another copy,
+ * put over it, would lose it and hide what is wrong.
  */
 export async function loadCifarDataSet(definition: CifarDefinition, options: LoadOptions): Promise<DataSet> {
   if (options.folder !== undefined) return await loadCifarFolder(definition, options.folder)
@@ -51,9 +49,8 @@ export async function loadCifarDataSet(definition: CifarDefinition, options: Loa
   const cache = join(options.cacheDir ?? defaultCacheDir(), definition.cacheFolder)
   for (const form of [definition.binary, definition.python]) {
     const path = join(cache, form.archive.name)
-    const content = await readArchive(path).catch((error: unknown) => reasonOf(error))
-    if (typeof content === 'string') tried.push(`the cache ${cache} (${content})`)
-    else if (content === undefined) tried.push(`the cache ${cache} (no ${form.archive.name})`)
+    const content = await readStored(path)
+    if (content === undefined) tried.push(`the cache ${cache} (no ${form.archive.name})`)
     else if (!isPublished(form, content))
       tried.push(`the cache ${cache} (${form.archive.name}: wrong checksum)`)
     else return await assemble(definition, form, await unpack(path, form, content), `the cache ${cache}`)
@@ -64,7 +61,7 @@ export async function loadCifarDataSet(definition: CifarDefinition, options: Loa
       {
         name: binary.archive.name,
         async read(path) {
-          const content = await readArchive(path)
+          const content = await readStored(path)
           return content !== undefined && isPublished(binary, content) ? content : undefined
         },
       },
@@ -86,6 +83,7 @@ export async function loadCifarDataSet(definition: CifarDefinition, options: Loa
 
 /** Loads from one folder: an unpacked one, the one that holds it, or one with an archive. */
 async function loadCifarFolder(definition: CifarDefinition, folder: string): Promise<DataSet> {
+  await checkFolder(definition.name, folder)
   const forms = [definition.binary, definition.python]
   const places = [folder, ...forms.map(form => join(folder, form.folder))]
   let incomplete: string | undefined
@@ -101,7 +99,7 @@ async function loadCifarFolder(definition: CifarDefinition, folder: string): Pro
   }
   for (const form of forms) {
     const path = join(folder, form.archive.name)
-    const content = await readArchive(path)
+    const content = await readStored(path)
     if (content === undefined) continue
     const note = isPublished(form, content) ? '' : ' (note: not the published checksum)'
     return await assemble(definition, form, await unpack(path, form, content), `the file ${path}${note}`)
@@ -122,33 +120,20 @@ async function isFile(path: string): Promise<boolean> {
   )
 }
 
-/** A file's bytes; undefined where there is none. */
-async function readArchive(path: string): Promise<Uint8Array | undefined> {
-  try {
-    return await readFile(path)
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined
-    throw new FoveaError(`${path} cannot be read: ${code}`)
-  }
-}
-
 function readFrom(folder: string): ReadFile {
   return async name => {
     const file = join(folder, name)
-    const bytes = await readArchive(file)
+    const bytes = await readStored(file)
     return bytes && { file, bytes }
   }
 }
 
 function isPublished({ archive }: Form, content: Uint8Array): boolean {
-  return createHash('md5').update(content).digest('hex') === archive.md5
+  return digest('md5', content) === archive.md5
 }
 
 async function unpack(path: string, { folder }: Form, content: Uint8Array): Promise<ReadFile> {
-  const bytes = await promisify(gunzip)(content).catch((error: Error) => {
-    throw new FoveaError(`${path}: not a whole gzip file (${error.message})`)
-  })
+  const bytes = await gunzipStored({ file: path, bytes: content })
   const files = readTar({ file: path, bytes })
   return async name => {
     const found = files.get(`${folder}/${name}`)

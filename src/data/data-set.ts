@@ -29,6 +29,14 @@ export interface DataSet {
   readonly hash: string
   /** Where this copy came from, for people; says so when a file differs from the published one. */
   readonly source: string
+  /** Files that were left out because they cannot be decoded, where that was asked for and there are any. */
+  readonly skipped?: readonly SkippedFile[]
+}
+
+/** A file that could not be decoded, and why. */
+export interface SkippedFile {
+  readonly file: string
+  readonly reason: string
 }
 
 /** What is known of a data set before it is loaded. */
@@ -65,6 +73,8 @@ export interface LoadOptions {
   readonly folder?: string
   /** Where downloads are kept; default `$XDG_CACHE_HOME/fovea` or `~/.cache/fovea`. */
   readonly cacheDir?: string
+  /** Whether pictures of a folder that cannot be decoded are left out, instead of being an error; default false. */
+  readonly skipUndecodable?: boolean
   /** Called while something is downloaded. */
   readonly progress?: (event: LoadProgress) => void
   /** Where Debian's package would have put the files; default its usual folder. */

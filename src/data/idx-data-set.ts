@@ -11,6 +11,7 @@ import { reasonOf } from './download.ts'
 import { parseLabelledImages } from './idx.ts'
 import { type IdxContent, type IdxFile, readIdxFile, readStoredFile } from './idx-file.ts'
 import { fetchFromMirrors, type PublishedFile } from './mirrors.ts'
+import { checkFolder, UnreadableFile } from './stored-file.ts'
 
 /** A data set of four IDX files: what it is, and where it can come from. */
 export interface IdxDefinition extends Omit<DataSetDescription, 'classCount'> {
@@ -33,7 +34,7 @@ type Found = IdxContent | string
 /**
  * Loads from, in this order: the folder that the user names (alone, then); Fovea's cache; Debian's package if
  * it is installed; the publisher's addresses; Debian's package by apt-get. What is downloaded is checked and
- * kept in the cache.
+ * kept in the cache. Throws where a file of the cache or of the package is there but cannot be read.
  */
 export async function loadIdxDataSet(definition: IdxDefinition, options: LoadOptions): Promise<DataSet> {
   if (options.folder !== undefined) return await loadIdxFolder(definition, options.folder)
@@ -69,6 +70,7 @@ export async function loadIdxFolder(
   folder: string,
   label = `the folder ${folder}`,
 ): Promise<DataSet> {
+  await checkFolder(definition.name, folder)
   const found = await Promise.all(filesOf(definition).map(file => readIdxFile(folder, file)))
   if (!isComplete(found)) {
     const names = filesOf(definition).map(({ name }) => name)
@@ -100,6 +102,8 @@ async function readPublished(definition: IdxDefinition, folder: string): Promise
         if (typeof found === 'string' || found.state === 'published') return found
         return `${file.name}: wrong checksum`
       } catch (error) {
+        // Its content may be sound: fetching another copy over it would lose it, and hide what is wrong.
+        if (error instanceof UnreadableFile) throw error
         return `${file.name}: ${reasonOf(error)}`
       }
     }),
@@ -148,10 +152,15 @@ function publishedFile(file: IdxFile): PublishedFile<IdxContent> {
   return {
     name: `${file.name}.gz`,
     async read(path) {
-      const content = await readStoredFile(path, file, true)
-      return content.state === 'published' ? content : undefined
+      const content = await readStoredFile(path, file, true).catch(unlessUnreadable)
+      return content?.state === 'published' ? content : undefined
     },
   }
+}
+
+/** A damaged file is not the published one. */
+function unlessUnreadable(error: unknown): undefined {
+  if (error instanceof UnreadableFile || !(error instanceof FoveaError)) throw error
 }
 
 const fetchFromApt: Fetch = async (definition, cache, cached, options, tried) => {

@@ -1,15 +1,17 @@
 /** A folder of pictures as a data set: `train/CLASS/*.png` and `test/CLASS/*.png`, or .jpg, .jpeg, .webp. */
 import { readdir } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
-import sharp from 'sharp'
-import { FoveaError, UsageError } from '../util/errors.ts'
+import { UsageError } from '../util/errors.ts'
+import { sizeOf } from '../util/host-tensor.ts'
 import { hashContent } from './content-hash.ts'
-import type { DataSet, LabelledImages } from './data-set.ts'
-
-type ImageShape = readonly [height: number, width: number, channels: number]
+import type { DataSet, LabelledImages, LoadOptions, SkippedFile } from './data-set.ts'
+import { type ImageShape, isPicture, readPicture, UndecodablePicture } from './picture.ts'
+import { checkFolder } from './stored-file.ts'
 
 const PREFIX = 'folder:'
 const DEFAULT_SHAPE: ImageShape = [32, 32, 3]
+/** Pixels a side; no classifier here is trained on more. */
+const MOST_PIXELS = 1024
 /** Pictures that are decoded at a time: sharp has as many threads of its own as there are cores. */
 const AT_A_TIME = 16
 
@@ -21,12 +23,18 @@ export function isImageFolder(name: string): boolean {
 /**
  * Loads `folder:PATH` (32 x 32 pixels, colour) or `folder:HEIGHTxWIDTHxCHANNELS:PATH` (channels: 1 is grey, 3 is RGB). The
  * classes are the folders' names, by their code units. A picture is turned as its EXIF says, laid on white where it is
- * transparent, and fitted into the shape with its proportions kept; the rest is black.
+ * transparent, and fitted into the shape with its proportions kept; the rest is black. What a file holds must be what its
+ * ending says.
  *
- * @throws UsageError for a wrong name, fewer than two classes, classes that differ between the splits, or a class without
- *   pictures; FoveaError naming a picture that cannot be decoded
+ * @param options with `skipUndecodable`, a picture that cannot be decoded is left out and listed in `skipped`
+ * @throws UsageError for a wrong name, sides above 1,024 pixels, fewer than two classes, classes that differ between the
+ *   splits, a class without pictures, or more pixels than there is memory for; FoveaError naming a picture that cannot be
+ *   decoded
  */
-export async function loadImageFolder(name: string): Promise<DataSet> {
+export async function loadImageFolder(
+  name: string,
+  options: Pick<LoadOptions, 'skipUndecodable'> = {},
+): Promise<DataSet> {
   const match = /^folder:(?:(\d+)x(\d+)x(\d+):)?(.+)$/s.exec(name)
   const [rows, columns, planes] = match?.slice(1, 4) ?? []
   const imageShape: ImageShape =
@@ -36,7 +44,12 @@ export async function loadImageFolder(name: string): Promise<DataSet> {
     throw new UsageError(
       `data set: expected folder:PATH or folder:HEIGHTxWIDTHxCHANNELS:PATH with 1 or 3 channels, received "${name}"`,
     )
+  if (height > MOST_PIXELS || width > MOST_PIXELS)
+    throw new UsageError(
+      `data set: expected images of at most ${MOST_PIXELS} x ${MOST_PIXELS} pixels, received ${height} x ${width} from "${name}"`,
+    )
   const root = resolve(match[4]!)
+  await checkFolder('data set', root)
   const classes = await subfolders(join(root, 'train'))
   if (classes.length < 2)
     throw new UsageError(
@@ -47,8 +60,16 @@ export async function loadImageFolder(name: string): Promise<DataSet> {
     throw new UsageError(
       `${join(root, 'test')}: expected the classes of train (${classes.join(', ')}), received ${inTest.join(', ') || 'none'}`,
     )
-  const train = await readSplit(join(root, 'train'), classes, imageShape)
-  const test = await readSplit(join(root, 'test'), classes, imageShape)
+  const pictures = {
+    train: await picturesOf(join(root, 'train'), classes),
+    test: await picturesOf(join(root, 'test'), classes),
+  }
+  checkMemory(name, pictures.train.length + pictures.test.length, imageShape)
+  const skipped: SkippedFile[] | undefined = options.skipUndecodable ? [] : undefined
+  const split = async (which: 'train' | 'test') =>
+    await readSplit(join(root, which), classes, pictures[which], imageShape, skipped)
+  const [train, test] = [await split('train'), await split('test')]
+  const note = skipped?.length ? ` (note: undecodable pictures skipped: ${skipped.length})` : ''
   return {
     name: `${PREFIX}${imageShape.join('x')}:${root}`,
     title: basename(root),
@@ -57,53 +78,86 @@ export async function loadImageFolder(name: string): Promise<DataSet> {
     train,
     test,
     hash: hashContent(train, test),
-    source: `the folder ${root}`,
+    source: `the folder ${root}${note}`,
+    ...(skipped?.length ? { skipped } : {}),
   }
 }
 
-async function readSplit(
-  folder: string,
-  classes: readonly string[],
-  [height, width, channels]: ImageShape,
-): Promise<LabelledImages> {
-  const pictures: { path: string; label: number }[] = []
+/** A picture of a split, and its class. */
+interface Labelled {
+  readonly path: string
+  readonly label: number
+}
+
+async function picturesOf(folder: string, classes: readonly string[]): Promise<Labelled[]> {
+  const pictures: Labelled[] = []
   for (const [label, name] of classes.entries()) {
     const entries = await entriesOf(join(folder, name))
     const files = entries.filter(
-      entry => !entry.isDirectory() && isVisible(entry.name) && /\.(png|jpe?g|webp)$/i.test(entry.name),
+      entry => (entry.isFile() || entry.isSymbolicLink()) && isVisible(entry.name) && isPicture(entry.name),
     )
     if (files.length === 0)
       throw new UsageError(`${join(folder, name)}: expected png, jpg or webp files, received none`)
     const names = files.map(file => file.name).sort()
     pictures.push(...names.map(file => ({ path: join(folder, name, file), label })))
   }
-  const count = pictures.length
-  const size = height * width * channels
-  const images = new Uint8Array(count * size)
-  for (let from = 0; from < count; from += AT_A_TIME) {
+  return pictures
+}
+
+/** Refuses what would not fit, before hours of decoding. While training, the pixels stand here and in the engine. */
+function checkMemory(name: string, count: number, shape: ImageShape): void {
+  const needed = 2 * count * sizeOf(shape)
+  const available = process.availableMemory()
+  if (needed <= available) return
+  const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`
+  throw new UsageError(
+    `data set ${name}: ${count} pictures of ${shape.join(' x ')} need ${gigabytes(needed)} of memory to train on, expected at most the ${gigabytes(available)} that are free; ask for smaller ones, as folder:32x32x3:PATH`,
+  )
+}
+
+async function readSplit(
+  folder: string,
+  classes: readonly string[],
+  pictures: readonly Labelled[],
+  shape: ImageShape,
+  skipped: SkippedFile[] | undefined,
+): Promise<LabelledImages> {
+  const size = sizeOf(shape)
+  const images = new Uint8Array(pictures.length * size)
+  const labels = new Int32Array(pictures.length)
+  const decode = async ({ path }: Labelled) => await readPicture(path, shape).catch(unlessSkipped(skipped))
+  let count = 0
+  for (let from = 0; from < pictures.length; from += AT_A_TIME) {
     const some = pictures.slice(from, from + AT_A_TIME)
-    const decoded = await Promise.all(some.map(({ path }) => decode(path, [height, width, channels])))
-    for (const [i, pixels] of decoded.entries()) images.set(pixels, (from + i) * size)
+    const decoded = await Promise.all(some.map(decode))
+    for (const [i, pixels] of decoded.entries()) {
+      if (pixels instanceof UndecodablePicture) {
+        skipped!.push({ file: pixels.path, reason: pixels.reason })
+        continue
+      }
+      images.set(pixels, count * size)
+      labels[count++] = some[i]!.label
+    }
   }
+  const kept = new Set(labels.subarray(0, count))
+  const empty = classes.findIndex((_, label) => !kept.has(label))
+  if (empty >= 0)
+    throw new UsageError(
+      `${join(folder, classes[empty]!)}: expected a picture that can be read, received none`,
+    )
+  // A copy of some, but not of all: two of them may not fit.
+  const data = count === pictures.length ? images : images.slice(0, count * size)
   return {
     count,
-    images: { dtype: 'uint8', shape: [count, height, width, channels], data: images },
-    labels: { dtype: 'int32', shape: [count], data: Int32Array.from(pictures, ({ label }) => label) },
+    images: { dtype: 'uint8', shape: [count, ...shape], data },
+    labels: { dtype: 'int32', shape: [count], data: labels.slice(0, count) },
   }
 }
 
-async function decode(path: string, [height, width, channels]: ImageShape): Promise<Uint8Array> {
-  try {
-    return await sharp(path)
-      .autoOrient()
-      .flatten({ background: 'white' })
-      .resize(width, height, { fit: 'contain', background: 'black' })
-      .toColourspace(channels === 1 ? 'b-w' : 'srgb')
-      .raw({ depth: 'uchar' })
-      .toBuffer()
-  } catch (error) {
-    const reason = (error as Error).message.split('\n', 1)[0]!
-    throw new FoveaError(`${path}: not an image that can be read (${reason})`)
+function unlessSkipped(skipped: SkippedFile[] | undefined): (error: unknown) => UndecodablePicture {
+  return error => {
+    if (skipped !== undefined && error instanceof UndecodablePicture) return error
+    throw error
   }
 }
 

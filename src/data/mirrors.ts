@@ -1,9 +1,11 @@
 /** Fetches published files into the cache from the first addresses that have them. */
 import { rm, stat } from 'node:fs/promises'
+import { join } from 'node:path'
 import { FoveaError } from '../util/errors.ts'
 import { withPartial } from './cache.ts'
 import type { LoadOptions } from './data-set.ts'
 import { download, probe, reasonOf } from './download.ts'
+import { UnreadableFile } from './stored-file.ts'
 
 const CONNECT_TIMEOUT = 4_000
 const IDLE_TIMEOUT = 10_000
@@ -12,7 +14,7 @@ const IDLE_TIMEOUT = 10_000
 export interface PublishedFile<T> {
   /** The end of its address, and its name in the cache. */
   readonly name: string
-  /** Reads a copy of it; undefined where that is not the published file. */
+  /** Reads a copy of it; undefined where that is not the published file. Rejects where it cannot be read. */
   readonly read: (path: string) => Promise<T | undefined>
 }
 
@@ -29,9 +31,10 @@ export interface FetchedFiles<T> {
 
 /**
  * Fetches `files` from `bases`, each file from the first base that has it, and keeps them in the folder `cache`. Stops at
- * the first file that none has. Never rejects.
+ * the first file that none has.
  *
  * @param bases base addresses that end with a slash
+ * @throws UnreadableFile where what was downloaded cannot be read; it stays, and the next attempt takes it up
  */
 export async function fetchFromMirrors<T>(
   files: readonly PublishedFile<T>[],
@@ -62,6 +65,8 @@ export async function fetchFromMirrors<T>(
           mirror.used = true
           break
         } catch (error) {
+          // The disk's fault, not the mirror's: another one would only write over what is there.
+          if (error instanceof UnreadableFile) throw error
           reasons.set(mirror.base, reasonOf(error))
         }
       }
@@ -75,7 +80,7 @@ export async function fetchFromMirrors<T>(
   return { contents, used, failures, notCached }
 }
 
-/** Downloads one file into the cache. A wrong checksum after a resumed download gets one fresh try. */
+/** Downloads one file into the cache, unless an earlier attempt left all of it. A wrong checksum after a resumed download gets one fresh try. */
 async function fetchFile<T>(
   url: string,
   { name, read }: PublishedFile<T>,
@@ -91,8 +96,10 @@ async function fetchFile<T>(
         ({ size }) => size,
         () => 0,
       )
+      if (start > 0) content = await read(partial)
+      if (content !== undefined) return
       await download(url, partial, { idleTimeout: options.idleTimeout ?? IDLE_TIMEOUT, progress })
-      content = await read(partial).catch(() => undefined)
+      content = await read(partial)
       if (content !== undefined) return
       await rm(partial, { force: true })
       if (start === 0) throw new FoveaError(`${name}: wrong checksum`)
@@ -102,6 +109,8 @@ async function fetchFile<T>(
     await withPartial(cache, name, fill)
     return { content: content! }
   } catch (error) {
+    // The name by which the partial file is left for the next attempt.
+    if (error instanceof UnreadableFile) throw new UnreadableFile(`${join(cache, name)}.partial`, error.code)
     if (content === undefined) throw error
     return { content, notCached: reasonOf(error) }
   }

@@ -46,8 +46,12 @@ export async function loadDataSet(name: string, options: LoadOptions = {}): Prom
       throw new UsageError(
         `data set ${name}: expected no other folder beside its own, received ${options.folder}`,
       )
-    return await loadImageFolder(name)
+    return await loadImageFolder(name, options)
   }
+  if (options.skipUndecodable)
+    throw new UsageError(
+      `data set ${name}: expected folder:PATH with the skipping of pictures that cannot be decoded`,
+    )
   const entry = entries.find(({ definition }) => definition.name === name)
   if (entry === undefined) throw unknownName('data set', name, dataSetNames)
   return await entry.load(options)
