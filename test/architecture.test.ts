@@ -16,6 +16,7 @@ const folders = [
   'nn',
   'zoo',
   'data',
+  'weights',
   'compile',
   'runtime',
   'train',

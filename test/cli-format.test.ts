@@ -1,6 +1,6 @@
 /** Numbers and tables as a terminal shows them. */
 import { expect, test } from 'vitest'
-import { clock, duration, lossText, wrapped } from '../src/cli/format.ts'
+import { clock, duration, lossText, metric, wrapped } from '../src/cli/format.ts'
 import { conditionsOf, reportLines } from '../src/cli/study-report.ts'
 import { table } from '../src/cli/table.ts'
 import { colorsOf } from '../src/cli/terminal.ts'
@@ -27,6 +27,24 @@ test('durations', () => {
     '1 min 0 s',
     '3 min 5 s',
     '1 h 24 min',
+  ])
+})
+
+test('counts in three digits', () => {
+  expect(
+    [0, 999, 999.6, 9994, 9996, 99_949, 99_950, 999_499, 999_500, 15_470_264_320, 4e21].map(metric),
+  ).toEqual([
+    '0',
+    '999',
+    '1.00 k',
+    '9.99 k',
+    '10.0 k',
+    '99.9 k',
+    '100 k',
+    '999 k',
+    '1.00 M',
+    '15.5 G',
+    '4000000 P',
   ])
 })
 

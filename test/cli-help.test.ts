@@ -9,7 +9,7 @@ vi.setConfig({ testTimeout: 30_000 })
 
 const bin = join(import.meta.dirname, '../bin/fovea.js')
 
-test.for(['', 'reproduce', 'train', 'evaluate', 'predict', 'models', 'datasets'])(
+test.for(['', 'reproduce', 'train', 'evaluate', 'predict', 'models', 'datasets', 'augment'])(
   'help %s',
   async command => {
     const { code, stdout, stderr } = await fovea([...(command === '' ? [] : [command]), '--help'])
@@ -48,6 +48,7 @@ test('models: every architecture, as a table and as JSON', async () => {
     name: 'singh-brar/basic',
     title: 'Basic CNN',
     parameters: 693_962,
+    multiplyAdds: 888_192,
     input: [28, 28, 1],
     source: 'singh-brar-2024',
   })
@@ -56,6 +57,17 @@ test('models: every architecture, as a table and as JSON', async () => {
 test('models NAME: layers, what is stated and assumed, source', async () => {
   const { stdout } = await fovea(['models', 'singh-brar/sparse'])
   expect(stdout).toMatchSnapshot()
+})
+
+test('models NAME --input --classes: for other images', async () => {
+  const flags = ['models', 'lenet5', '--input', '30x34x3', '--classes', '7']
+  const { stdout } = await fovea(flags)
+  expect(stdout).toMatchSnapshot()
+  const { layers, ...facts } = JSON.parse((await fovea([...flags, '--json'])).stdout)
+  expect(facts).toMatchObject({ input: [30, 34, 3], classes: 7, parameters: 71_351, multiplyAdds: 870_468 })
+  expect(facts).not.toHaveProperty('dataSet')
+  const sum = layers.reduce((total: number, layer: { multiplyAdds: number }) => total + layer.multiplyAdds, 0)
+  expect(sum).toBe(facts.multiplyAdds)
 })
 
 test('datasets', async () => {

@@ -41,6 +41,7 @@ describe('examples', () => {
     ['README.md', 'docs/examples/library.ts'],
     ['docs/adding-a-mechanism.md', 'docs/examples/mechanism.ts'],
     ['docs/training-programs.md', 'docs/examples/program.ts'],
+    ['docs/transfer.md', 'docs/examples/transfer.ts'],
   ])('%s shows %s as it is', async (page, example) => {
     expect(await text(page)).toContain((await text(example)).trimEnd())
   })
@@ -49,6 +50,12 @@ describe('examples', () => {
     const { stdout } = await runExample('library.ts', join(folder, 'library'))
     const accuracy = Number(/test accuracy ([\d.]+) %/.exec(stdout)?.[1])
     expect(accuracy).toBeGreaterThan(60)
+  })
+
+  test('the example of docs/transfer.md trains a head on a frozen backbone', async () => {
+    const { stdout } = await runExample('transfer.ts', join(folder, 'transfer'))
+    expect(stdout).toContain('61706 parameters trained, then 850; 0 new tensors\n')
+    expect(Number(/test accuracy ([\d.]+)/.exec(stdout)?.[1])).toBeGreaterThan(0.6)
   })
 
   test('the example of docs/training-programs.md writes a program that an engine loads, and prints it', async () => {
@@ -100,6 +107,7 @@ test('no page has a placeholder left', async () => {
     'docs/data.md',
     'docs/mechanisms.md',
     'docs/training-programs.md',
+    'docs/transfer.md',
   ])
     expect(await text(page), page).not.toMatch(/\b(MEASURED|COSTS|EXAMPLE|TODO|FIXME)\b/)
 })

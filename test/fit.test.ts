@@ -8,6 +8,7 @@ import {
   bernoulli,
   conv2d,
   cosineDecay,
+  cutout,
   type DataSet,
   dense,
   dropout,
@@ -21,6 +22,10 @@ import {
   loadDataSet,
   maxPooling2d,
   openEngine,
+  randomCrop,
+  randomFlip,
+  randomNoise,
+  randomRotation,
   rescaling,
   sequential,
   sgd,
@@ -71,6 +76,15 @@ const everything = sequential(
   ],
   { name: 'everything', input },
 )
+
+/** Every way to draw: places of pixels, one number an image, one a value. */
+const augmentation = [
+  randomCrop({ padding: 2 }),
+  randomFlip(),
+  randomRotation({ degrees: 10 }),
+  cutout({ size: 6 }),
+  randomNoise({ deviation: 0.05 }),
+]
 
 const small = sequential(
   [pixels, flatten(), dense({ units: 16, activation: 'relu' }), dense({ units: 10 })],
@@ -126,7 +140,7 @@ describe('learning', () => {
 
 describe('repeating', () => {
   test('the same seed gives the same bits, another seed others', async () => {
-    const spec = trainingSpec(everything, data, { split, epochs: 2 })
+    const spec = trainingSpec(everything, data, { split, epochs: 2, augmentation })
     const first = await fit(spec, data, { engine })
     expectSameBits(first, await fit(spec, data, { engine }))
     const other = await fit({ ...spec, seed: 2 }, data, { engine })
@@ -155,7 +169,8 @@ describe('repeating', () => {
 
 describe('resuming', () => {
   test('from any interruption gives the bits of a run that was never interrupted', async () => {
-    const spec = trainingSpec(everything, data, { split, epochs: 4, earlyStopping: { monitor: 'accuracy' } })
+    const earlyStopping = { monitor: 'accuracy' } as const
+    const spec = trainingSpec(everything, data, { split, epochs: 4, earlyStopping, augmentation })
     const whole = await fit(spec, data, { engine })
     const path = join(folder, 'interrupted.safetensors')
     let interruptions = 0

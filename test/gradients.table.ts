@@ -5,11 +5,12 @@
 import { apply, applyAll, type Tensor } from '../src/graph/node.ts'
 import { scalarAttention } from '../src/graph/ops/attention.ts'
 import * as e from '../src/graph/ops/elementwise.ts'
-import { gather, oneHot, randomMask, ScatterAdd } from '../src/graph/ops/gather.ts'
+import { gather, oneHot, randomMask, randomUniform, ScatterAdd } from '../src/graph/ops/gather.ts'
 import { softmaxCrossEntropy, sumOfMagnitudes, sumOfSquares } from '../src/graph/ops/loss.ts'
 import { BatchNormalization, batchNormalization } from '../src/graph/ops/normalize.ts'
 import { batchInward, batchOutward } from '../src/graph/ops/pool.ts'
 import * as r from '../src/graph/ops/reduce.ts'
+import { gridSample } from '../src/graph/ops/resample.ts'
 import * as s from '../src/graph/ops/shape.ts'
 import { constant } from '../src/graph/ops/source.ts'
 import { hostTensor } from '../src/util/host-tensor.ts'
@@ -130,6 +131,8 @@ export const gradientTable: Readonly<Record<string, Entry>> = {
   Reciprocal: [smooth('', [awayFrom([0], [2, 3], 0.4)], e.reciprocal)],
   Abs: piecewise(e.abs),
   Erf: [smooth('', [normal(2, 6)], e.erf)],
+  Sin: [smooth('', [normal(2, 6)], e.sin)],
+  Cos: [smooth('', [normal(2, 6)], e.cos)],
   Tanh: [smooth('', [normal(2, 6)], e.tanh)],
   Sigmoid: [smooth('', [normal(2, 6)], e.sigmoid)],
   Softplus: [smooth('', [normal(2, 6)], e.softplus)],
@@ -187,6 +190,16 @@ export const gradientTable: Readonly<Record<string, Entry>> = {
     rows: [0x9e3779b9, 0, 7].map(word =>
       row(`key ${word}`, [{ shape: [], values: [word], dtype: 'uint32' }], k => randomMask(k, [5, 40], 0.7)),
     ),
+  },
+  RandomUniform: {
+    none: 'random numbers depend on no input',
+    rows: [0x9e3779b9, 0, 7].map(word =>
+      row(`key ${word}`, [{ shape: [], values: [word], dtype: 'uint32' }], k => randomUniform(k, [5, 40])),
+    ),
+  },
+  GridSample: {
+    none: 'the images of the data set are not differentiated',
+    rows: [row('some places outside', [normal(2, 3, 4, 5), normal(2, 3, 2, 2)], gridSample)],
   },
   ...windowEntries,
   BatchInward: [smooth('', [normal(2, 3, 2, 3)], batchInward)],

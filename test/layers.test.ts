@@ -83,8 +83,17 @@ const absent: Readonly<Record<string, string>> = {
   'GroupNormalization groups 4': 'no GroupNormalization',
 }
 
-/** Kinds without golden cases: tested directly below, or in programs.test.ts (dropout). */
-const direct = ['add', 'concatenate', 'rescaling', 'dropout', 'zeroPadding2d', 'channelPadding']
+/** Kinds without golden cases here: tested directly below, in programs.test.ts (dropout), or in preprocessing.test.ts. */
+const direct = [
+  'add',
+  'concatenate',
+  'rescaling',
+  'dropout',
+  'zeroPadding2d',
+  'channelPadding',
+  'resizing',
+  'caffePixels',
+]
 
 const cases = golden.filter(({ name }) => !absent[name])
 

@@ -218,7 +218,7 @@ test('messages', () => {
     UsageError: functional: expected at least one layer, received none
     UsageError: connect: dense expects at least one place to read from, received none
     UsageError: connect: expected a name of its own for each layer, received "a" twice
-    UsageError: layer name "input": expected one that does not begin with input, best, optimizer, next, packed, transposed, keys, step, begin, end, data or an empty part
+    UsageError: layer name "input": expected one that does not begin with input, best, optimizer, next, packed, transposed, keys, augment, step, begin, end, data or an empty part
     UsageError: model "model": its output "conv2d_1" must be logits [N, classes], received feature maps; add flatten() and dense()
     UsageError: dense "dense_1": expected vectors [N, F], received [N, 4, 4, 1]; add flatten() or a pooling before it
     UsageError: model "model": expected a name of its own for each layer, received "twin" twice

@@ -81,6 +81,8 @@ const builds: Readonly<Record<string, Build>> = {
   Sqrt: unary(elementwise.sqrt),
   Reciprocal: unary(elementwise.reciprocal),
   Abs: unary(elementwise.abs),
+  Sin: unary(elementwise.sin),
+  Cos: unary(elementwise.cos),
   Tanh: unary(elementwise.tanh),
   Sigmoid: unary(elementwise.sigmoid),
   Relu: unary(elementwise.relu),

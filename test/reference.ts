@@ -6,6 +6,7 @@ import { expansionOf, type Node, type Tensor, topological } from '../src/graph/n
 import { Constant, Input } from '../src/graph/ops/source.ts'
 import type { Pair, WindowAttributes } from '../src/graph/ops/window.ts'
 import { type HostTensor, type Shape, showShape, sizeOf, toNumbers } from '../src/util/host-tensor.ts'
+import { drawn, sampled } from './reference.images.ts'
 
 /** A tensor's values, row-major. Booleans are 0 and 1. */
 export interface Values {
@@ -186,19 +187,6 @@ const batchNormalization: Reference = ([x, gamma, beta], node) => {
 }
 
 /** Two rounds of multiply and xor-shift of (mixed element index XOR key), compared with a share of 2^32. */
-const randomMask: Reference = ([key], { attributes: { shape, probability } }) => {
-  let element = 0
-  return tabulate(shape, () => {
-    element += 1
-    let mixed = element
-    mixed = Math.imul(mixed ^ (mixed >>> 16), 0x85ebca6b)
-    mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35)
-    let z = Math.imul(mixed ^ (mixed >>> 16) ^ key!.data[0]!, 0x9e3779b1)
-    z = Math.imul(z ^ (z >>> 15), 0x85ebca6b)
-    return z >>> 0 < Math.round(probability * 2 ** 32) ? 1 : 0
-  })
-}
-
 function castTo(dtype: string, x: number): number {
   if (dtype === 'bool') return x === 0 ? 0 : 1
   return dtype.startsWith('float') ? x : Math.trunc(x)
@@ -256,6 +244,8 @@ export const references: Readonly<Record<string, Reference>> = {
   Reciprocal: unary(x => 1 / x),
   Abs: unary(x => Math.abs(x)),
   Erf: unary(erfOf),
+  Sin: unary(x => Math.sin(x)),
+  Cos: unary(x => Math.cos(x)),
   Tanh: unary(x => Math.tanh(x)),
   Sigmoid: unary(x => 1 / (1 + Math.exp(-x))),
   Softplus: unary(x => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)))),
@@ -317,7 +307,10 @@ export const references: Readonly<Record<string, Reference>> = {
       y.data[indices!.data[Math.floor(i / width)]! * width + (i % width)]! += value
     return y
   },
-  RandomMask: randomMask,
+  RandomMask: ([key], { attributes: { shape, probability } }) =>
+    drawn(key!, shape, bits => (bits < Math.round(probability * 2 ** 32) ? 1 : 0)),
+  RandomUniform: ([key], { attributes: { shape } }) => drawn(key!, shape, bits => (bits >>> 8) / 2 ** 24),
+  GridSample: ([x, grid]) => sampled(x!, grid!),
   Conv: convolution,
   GroupedConv: convolution,
   ConvInputGradient: ([dy, w], node) => {

@@ -5,9 +5,9 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { writeFileAtomic } from '../src/train/files.ts'
-import { decodeSafetensors, encodeSafetensors } from '../src/train/safetensors.ts'
 import { FoveaError, UsageError } from '../src/util/errors.ts'
 import { arrayTypes, type DType, type HostTensor, hostTensor, sizeOf } from '../src/util/host-tensor.ts'
+import { decodeSafetensors, encodeSafetensors } from '../src/weights/safetensors.ts'
 
 const name = fc.string({ unit: 'binary', maxLength: 8 }).filter(name => name !== '__metadata__')
 const texts = fc.dictionary(name, fc.string({ unit: 'binary', maxLength: 8 }), { noNullPrototype: true })
@@ -112,7 +112,7 @@ describe('safetensors', () => {
         "best.safetensors: a header of 18446744073709551615 bytes is too long ...",
         "best.safetensors: the header is not a JSON object ...",
         "best.safetensors: the header is not a JSON object ...",
-        "best.safetensors: "a": expected a dtype of F64, I64, F32, I32, U32, U8, BOOL, received "F8_E4M3"",
+        "best.safetensors: "a": expected a dtype of F64, I64, F32, I32, U32, U8, BOOL, F16, BF16, received "F8_E4M3"",
         "best.safetensors: "a": [-1] is no shape ...",
         "best.safetensors: "a": undefined is no shape ...",
         "best.safetensors: "a": data_offsets are [0] ...",

@@ -31,7 +31,7 @@ describe('parameters', () => {
     ['korssjoen/dense', 1_466_122, 1_469_706],
     ['korssjoen/cnn', 7_320_394, 7_320_394],
     ['visionnet/plain', 1_480_010, 1_480_970],
-    ['visionnet/attention-1', 1_480_022, 1_480_982],
+    ['visionnet/attention-1', 1_480_013, 1_480_973],
     ['visionnet/attention-2', 1_741_130, 1_742_090],
     ['visionnet/attention-3', 3_090_698, 3_092_618],
     ['bassas/cnn', 623_306, 623_306],

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from brain import Tensors, case, clear_of_zero
-from common import Json, normal, rng
+from common import Json, distinct, normal, rng
 
 ABOUT = (
     "Self-attention layers in PyTorch, float64; maps are [N, H, W, C]. config holds the options given. weights are the "
@@ -111,6 +111,55 @@ def squeeze_excitation() -> list[Json]:
     return rows
 
 
+def cbam() -> list[Json]:
+    """Woo et al. 2018, equations 1 to 3; `amax` shares the gradient among equal maxima, as TensorFlow's reduce_max does."""
+
+    def by_channel(x: torch.Tensor, w: Tensors, part: str = "") -> torch.Tensor:
+        def mlp(z: torch.Tensor) -> torch.Tensor:
+            h = torch.relu(clear_of_zero(z @ w[f"{part}squeeze/kernel"] + w.get(f"{part}squeeze/bias", 0)))
+            return h @ w[f"{part}excite/kernel"] + w.get(f"{part}excite/bias", 0)
+
+        return x * torch.sigmoid(mlp(x.mean((1, 2))) + mlp(x.amax((1, 2))))[:, None, None, :]
+
+    def by_position(x: torch.Tensor, w: Tensors, part: str = "") -> torch.Tensor:
+        kernel = w[f"{part}kernel"].permute(3, 2, 0, 1)
+        maps = torch.stack([x.mean(3), x.amax(3)], 1)
+        return x * torch.sigmoid(F.conv2d(maps, kernel, padding="same"))[:, 0, :, :, None]
+
+    rows = []
+    for layer, config, shape in (
+        ("channelAttention", {}, (2, 3, 2, 16)),
+        ("channelAttention", {"reduction": 2, "useBias": True}, (3, 2, 3, 5)),
+        ("spatialAttention", {}, (2, 5, 8, 3)),
+        ("spatialAttention", {"kernelSize": 3}, (1, 4, 3, 4)),
+        ("cbam", {}, (2, 4, 5, 4)),
+        ("cbam", {"reduction": 3, "kernelSize": 5, "useBias": True}, (2, 3, 6, 7)),
+    ):
+        channels, size = shape[-1], config.get("kernelSize", 7)
+        hidden = max(1, channels // config.get("reduction", 16))
+        parts = ("channel/", "spatial/") if layer == "cbam" else ("", "")
+
+        def mechanism(x: torch.Tensor, w: Tensors, layer=layer, parts=parts) -> torch.Tensor:
+            if layer != "spatialAttention":
+                x = by_channel(x, w, parts[0])
+            return x if layer == "channelAttention" else by_position(x, w, parts[1])
+
+        r = rng(f"{layer} {config}")
+        weights = {}
+        if layer != "spatialAttention":
+            for part, sizes in (("squeeze", (channels, hidden)), ("excite", (hidden, channels))):
+                weights[f"{parts[0]}{part}/kernel"] = normal(r, *sizes)
+                if config.get("useBias"):
+                    weights[f"{parts[0]}{part}/bias"] = normal(r, sizes[1])
+        if layer != "channelAttention":
+            weights[f"{parts[1]}kernel"] = normal(r, size, size, 2, 1, scale=0.5)
+        # Halves: maxima that are equal over a map and over channels, as zeros are after relu. In cbam none,
+        # since the first part tells equal values apart by rounding only.
+        x = np.round(2 * normal(r, *shape)) / 2 if layer != "cbam" else distinct(r, *shape)
+        rows.append(case(layer, config, x, mechanism, weights))
+    return rows
+
+
 def bottlenecks() -> list[Json]:
     rows = []
     for layer, usual in (("nonLocal", 2), ("saganAttention", 8)):
@@ -191,6 +240,7 @@ def make() -> dict[str, Json]:
         pixel_attention,
         map_attention,
         squeeze_excitation,
+        cbam,
         bottlenecks,
         multi_head_attention,
     )

@@ -4,7 +4,7 @@ Run again, from the repository's root (all files, or the named ones):
 
     python -m venv .venv
     .venv/bin/pip install -r scripts/golden/requirements.txt
-    .venv/bin/python scripts/golden/make.py [ops layers losses optimizers schedules initializers training brain attention]
+    .venv/bin/python scripts/golden/make.py [NAME ...]
 
 The files hold every input beside its output, so the tests themselves need no Python. Everything is
 computed in float64 from inputs that float32 represents exactly, and stored with nine significant digits.
@@ -17,7 +17,20 @@ sys.dont_write_bytecode = True
 
 import common  # noqa: E402
 
-FILES = ["ops", "layers", "losses", "optimizers", "schedules", "initializers", "training", "brain", "attention"]
+FILES = [
+    "ops",
+    "layers",
+    "losses",
+    "optimizers",
+    "schedules",
+    "initializers",
+    "training",
+    "brain",
+    "attention",
+    "augmentation",
+    "transfer",
+    "weights",
+]
 
 
 def main(names: list[str]) -> None:

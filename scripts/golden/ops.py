@@ -95,6 +95,8 @@ def unary(cases: Cases) -> None:
         ("Sqrt", torch.sqrt, positive),
         ("Reciprocal", torch.reciprocal, signed),
         ("Abs", torch.abs, signed),
+        ("Sin", torch.sin, signed),
+        ("Cos", torch.cos, signed),
         ("Tanh", torch.tanh, signed),
         ("Sigmoid", torch.sigmoid, wide),
         ("Relu", torch.relu, signed),

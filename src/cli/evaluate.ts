@@ -2,19 +2,21 @@
 import type { Command } from 'commander'
 import type { DataSet } from '../data/data-set.ts'
 import { openEngine } from '../runtime/node.ts'
-import { evaluateTest, trainedValues } from '../train/trial.ts'
+import { trainedValues } from '../train/checkpoint.ts'
+import { evaluateTest } from '../train/trial.ts'
 import { UsageError } from '../util/errors.ts'
 import { sameShape, showShape } from '../util/host-tensor.ts'
 import { warn } from './failure.ts'
 import { grouped, lossText, percent } from './format.ts'
 import { loadData } from './load-data.ts'
-import { addCommonOptions, addEngineOptions, type EngineFlags } from './options.ts'
+import { addCommonOptions, addEngineOptions, addSkipOption, type EngineFlags } from './options.ts'
 import { openRun } from './run-folder.ts'
 import { colorsOf } from './terminal.ts'
 
 interface Flags extends EngineFlags {
   readonly dataset?: string
   readonly data?: string
+  readonly skipUndecodable?: boolean
   readonly json?: boolean
 }
 
@@ -30,6 +32,7 @@ export function addEvaluateCommand(program: Command): void {
     .argument('<run>', "a run's folder")
     .option('--dataset <name>', "another data set of the same shape; default: the run's own")
     .option('--data <dir>', "a folder with the data set's files")
+  addSkipOption(command)
   addEngineOptions(command, "threads (default: the run's own)")
   addCommonOptions(command).addHelpText('after', EXAMPLES).action(evaluate)
 }
@@ -37,7 +40,7 @@ export function addEvaluateCommand(program: Command): void {
 async function evaluate(run: string, flags: Flags): Promise<void> {
   const checkpoint = await openRun(run)
   const { spec, classes, engine: recorded } = checkpoint
-  const dataSet = await loadData(flags.dataset ?? spec.dataSet.name, flags.data)
+  const dataSet = await loadData(flags.dataset ?? spec.dataSet.name, flags.data, flags.skipUndecodable)
   checkFits(run, spec.model.input, classes, dataSet)
   if (dataSet.name === spec.dataSet.name && dataSet.hash !== spec.dataSet.hash)
     warn(`${dataSet.name} from ${dataSet.source} is not the copy that ${run} was trained on`)

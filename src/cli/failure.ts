@@ -2,7 +2,10 @@
 import { CommanderError } from 'commander'
 import { FoveaError } from '../util/errors.ts'
 
-/** Prints an error and returns the exit code that it asks for: 0 where it is only commander's way to end `--help`. */
+/**
+ * Prints an error and returns the exit code that it asks for: 0 where it is only
+ * commander's way to end `--help`.
+ */
 export function reportFailure(error: unknown, verbose: boolean): number {
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return 0
@@ -36,7 +39,9 @@ function complain(message: string): void {
   process.stderr.write(`fovea: ${message.replace(/\s*\n\s*/g, ' ')}\n`)
 }
 
-/** `error: unknown option '--epoch'\n(Did you mean --epochs?)` in the words and quotes of Fovea's own errors. */
+/**
+ * `error: unknown option '--epoch'\n(Did you mean --epochs?)` in the words and quotes of Fovea's own errors.
+ */
 function fromCommander({ message }: CommanderError): string {
   return message
     .replace(/^error: /, '')

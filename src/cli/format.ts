@@ -38,6 +38,19 @@ export function duration(seconds: number): string {
   return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`
 }
 
+/** A count in three digits: `888 k`, `40.6 M`, `15.5 G`; whole below 1000. */
+export function metric(value: number): string {
+  const units = ['', ' k', ' M', ' G', ' T', ' P']
+  let scaled = value
+  let unit = 0
+  while (scaled >= 999.5 && unit < units.length - 1) {
+    scaled /= 1000
+    unit++
+  }
+  const decimals = unit === 0 || scaled >= 99.95 ? 0 : scaled >= 9.995 ? 1 : 2
+  return `${scaled.toFixed(decimals)}${units[unit]}`
+}
+
 /** `28 x 28 x 1` */
 export function extents(shape: readonly number[]): string {
   return shape.join(' x ')
@@ -48,7 +61,10 @@ export function plural(count: number, noun: string): string {
   return `${grouped(count)} ${noun}${count === 1 ? '' : 's'}`
 }
 
-/** Words in lines of at most `width` characters, the first line after `first`, the others after as many spaces. */
+/**
+ * Words in lines of at most `width` characters, the first line after `first`, the
+ * others after as many spaces.
+ */
 export function wrapped(text: string, width: number, first: string): string {
   const lines: string[] = []
   let line = first.trimEnd()

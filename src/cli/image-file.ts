@@ -14,9 +14,9 @@ export interface ModelImage {
 }
 
 /**
- * Reads a picture: turned as its EXIF says, laid on white where it is transparent, fitted into [height, width, channels] with
- * its proportions kept, and the rest filled with black, the ground of the data sets' images. With `auto` a grey picture
- * whose border is light is inverted.
+ * Reads a picture: turned as its EXIF says, laid on white where it is transparent, fitted into
+ * [height, width, channels] with its proportions kept, and the rest filled with black, the ground of the data
+ * sets' images. With `auto` a grey picture whose border is light is inverted.
  *
  * @throws FoveaError naming a file that is missing or no image
  */

@@ -4,8 +4,8 @@
 const SAME_MILLISECONDS = 400
 
 /**
- * Runs `work` with a signal that the first SIGINT or SIGTERM aborts; the second ends the process with exit code 130.
- * Outside of it signals end the process as usual.
+ * Runs `work` with a signal that the first SIGINT or SIGTERM aborts; the second ends the process with exit
+ * code 130. Outside of it signals end the process as usual.
  */
 export async function interruptible<T>(
   onInterrupt: () => void,

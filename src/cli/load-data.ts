@@ -1,25 +1,56 @@
-/** Loads a data set and shows a download. */
+/** Loads a data set, shows a download, and tells what was left out. */
+import { relative } from 'node:path'
 import type { DataSet, LoadProgress } from '../data/data-set.ts'
 import { loadDataSet } from '../data/registry.ts'
+import { warn } from './failure.ts'
+import { plural } from './format.ts'
 import { Screen } from './screen.ts'
 
-export async function loadData(name: string, folder: string | undefined): Promise<DataSet> {
+/** Undecodable pictures that a warning names. */
+const NAMED = 3
+
+export async function loadData(
+  name: string,
+  folder: string | undefined,
+  skipUndecodable = false,
+): Promise<DataSet> {
+  const data = await withDownloads(progress =>
+    loadDataSet(name, { ...(folder === undefined ? {} : { folder }), skipUndecodable, progress }),
+  )
+  warnOfSkipped(data)
+  return data
+}
+
+/** Shows what `work` downloads. */
+export async function withDownloads<T>(
+  work: (progress: (event: LoadProgress) => void) => Promise<T>,
+): Promise<T> {
   const screen = new Screen()
   let last: LoadProgress | undefined
   const paint = () => (last ? [`  ${last.phase === 'apt' ? 'apt-get' : 'downloading'} ${amount(last)}`] : [])
   try {
-    return await loadDataSet(name, {
-      ...(folder === undefined ? {} : { folder }),
-      progress(event) {
-        if (!screen.live && event.file !== last?.file)
-          screen.line(`downloading ${event.file} from ${event.url}`)
-        if (!last) screen.show(paint)
-        last = event
-      },
+    return await work(event => {
+      if (!screen.live && event.file !== last?.file)
+        screen.line(`downloading ${event.file} from ${event.url}`)
+      if (!last) screen.show(paint)
+      last = event
     })
   } finally {
     screen.hide()
   }
+}
+
+function warnOfSkipped({ skipped = [] }: DataSet): void {
+  if (skipped.length === 0) return
+  const named = skipped.slice(0, NAMED).map(({ file, reason }) => `${shortest(file)} (${reason})`)
+  const more = skipped.length > NAMED ? [`${skipped.length - NAMED} more`] : []
+  warn(`${plural(skipped.length, 'picture')} skipped: ${[...named, ...more].join('; ')}`)
+}
+
+/** From the working folder, where that is shorter. */
+function shortest(file: string): string {
+  const fromHere = relative('', file)
+  return fromHere.length < file.length ? fromHere : file
 }
 
 function amount({ file, received, total }: LoadProgress): string {

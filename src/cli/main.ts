@@ -4,7 +4,8 @@ import { createProgram } from './program.ts'
 
 const verbose = process.argv.includes('--verbose')
 
-// A reader that has seen enough (`fovea models | head -1`) is no failure; without a reader of progress training goes on.
+// A reader that has seen enough (`fovea models | head -1`) is no failure; without a reader of
+// progress training goes on.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error
   process.exit()

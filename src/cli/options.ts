@@ -61,7 +61,8 @@ export function seedList(text: string): number[] {
   return Array.from({ length: values[0]! }, (_, i) => i + 1)
 }
 
-function numberOf(text: string): number {
+/** The number that a text is, or NaN. */
+export function numberOf(text: string): number {
   return /\S/.test(text) && !/\s/.test(text) ? Number(text) : Number.NaN
 }
 
@@ -73,6 +74,9 @@ export interface EngineFlags {
 export interface OptimizerFlags {
   readonly optimizer?: OptimizerName
   readonly learningRate?: number
+  readonly momentum?: number
+  readonly nesterov?: boolean
+  readonly weightDecay?: number
 }
 
 export function addEngineOptions(command: Command, threads: string): Command {
@@ -86,6 +90,17 @@ export function addOptimizerOptions(command: Command, byDefault: string): Comman
   return command
     .option('--optimizer <name>', `${names.join(', ')} (default: ${byDefault})`, oneOf('optimizer', names))
     .option('--learning-rate <x>', "default: the optimizer's own", number('--learning-rate', 0))
+    .option('--momentum <x>', 'of sgd and rmsprop (default: 0)', number('--momentum', 0))
+    .option('--nesterov', "Nesterov's momentum, of sgd")
+    .option(
+      '--weight-decay <x>',
+      'each step takes away so much of every weight, times the rate (default: 0)',
+      number('--weight-decay', 0),
+    )
+}
+
+export function addSkipOption(command: Command): Command {
+  return command.option('--skip-undecodable', 'leave out pictures of a folder that cannot be decoded')
 }
 
 export function addCommonOptions(command: Command): Command {
@@ -94,13 +109,17 @@ export function addCommonOptions(command: Command): Command {
     .addOption(new Option('--verbose', 'with an error, print where it came from'))
 }
 
-/** The optimizer that the flags name, or `base` with the learning rate that they give. */
-export function optimizerOf({ optimizer, learningRate }: OptimizerFlags, base: Optimizer): Optimizer {
-  const rate = learningRate === undefined ? {} : { learningRate }
-  if (optimizer !== undefined) return factories[optimizer](rate)
-  if (learningRate === undefined) return base
-  const { optimizer: name, ...options } = base
-  return (factories[name] as (options: object) => Optimizer)({ ...options, ...rate })
+/** The optimizer that the flags name, or `base`, with the options that they give. */
+export function optimizerOf(
+  { optimizer, learningRate, momentum, nesterov, weightDecay }: OptimizerFlags,
+  base: Optimizer,
+): Optimizer {
+  const all = { learningRate, momentum, nesterov, weightDecay }
+  const given = Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined))
+  if (optimizer === undefined && Object.keys(given).length === 0) return base
+  const { optimizer: own, ...others } = base
+  const make = factories[optimizer ?? own] as (options: object) => Optimizer
+  return make(optimizer === undefined ? { ...others, ...given } : given)
 }
 
 /** Throws where a flag was given that a resumed run takes from its folder. */

@@ -1,6 +1,7 @@
 /** The command line's commands. */
 import { Command } from 'commander'
 import { foveaVersion } from '../train/version.ts'
+import { addAugmentCommand } from './augment.ts'
 import { addDatasetsCommand } from './datasets.ts'
 import { addEvaluateCommand } from './evaluate.ts'
 import { addModelsCommand } from './models.ts'
@@ -34,5 +35,6 @@ export function createProgram(): Command {
   addPredictCommand(program)
   addModelsCommand(program)
   addDatasetsCommand(program)
+  addAugmentCommand(program)
   return program
 }

@@ -2,8 +2,7 @@
 import { mkdir, rmdir, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { makeFolder } from '../data/make-folder.ts'
-import { type Checkpoint, loadCheckpoint } from '../train/checkpoint.ts'
-import { checkpointIn } from '../train/trial.ts'
+import { type Checkpoint, checkpointIn, loadCheckpoint } from '../train/checkpoint.ts'
 import { FoveaError } from '../util/errors.ts'
 
 /** Makes a new folder of that path, or of the first of `PATH_2`, `PATH_3` ... that does not exist yet. */

@@ -1,4 +1,7 @@
-/** What `fovea reproduce` shows on stderr: a line for each trial under way, one for the whole, and those that ended. */
+/**
+ * What `fovea reproduce` shows on stderr: a line for each trial under way, one for the
+ * whole, and those that ended.
+ */
 import type { DataSet } from '../data/data-set.ts'
 import { trainedImages } from '../study/estimate.ts'
 import type { PlannedTrial, StudyEvent } from '../study/reproduce.ts'
@@ -171,7 +174,10 @@ export class StudyDisplay {
     return this.#images(trial) * (1 - (epoch - 1 + step / stepsPerEpoch) / epochs)
   }
 
-  /** What is left by each network's own speed, shared by the workers; never less than the slowest trial under way. */
+  /**
+   * What is left by each network's own speed, shared by the workers; never less than the
+   * slowest trial under way.
+   */
   #secondsLeft(): number {
     const rates = [...this.#rates.values()]
     if (rates.length === 0) return Number.NaN

@@ -46,7 +46,10 @@ export function reportLines(
   ]
 }
 
-/** Under what the numbers were measured: data, epochs beside the paper's, seeds, and what was asked for instead of its protocol. */
+/**
+ * Under what the numbers were measured: data, epochs beside the paper's, seeds, and what was asked for
+ * instead of its protocol.
+ */
 export function conditionsOf(paper: Paper, trials: readonly PlannedTrial[], dataSet: DataSet): string {
   const fractions = [...new Map(trials.map(trial => [trial.arm.fraction, trial]))]
   const train = fractions.map(([fraction, { spec }]) => {

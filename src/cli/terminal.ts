@@ -21,7 +21,12 @@ export function widthOf(stream: WriteStream): number {
 
 /** `━━━━━━━━━╸──────` */
 export function bar(fraction: number, width: number, colors: Colors): string {
+  const done = filled(fraction, width)
+  return colors.cyan(done) + colors.dim('─'.repeat(width - done.length))
+}
+
+/** `━━━━━━━━━╸`, of at most `width` characters. */
+export function filled(fraction: number, width: number): string {
   const halves = Math.round(Math.min(1, Math.max(0, fraction)) * width * 2)
-  const filled = '━'.repeat(Math.floor(halves / 2)) + (halves % 2 === 1 ? '╸' : '')
-  return colors.cyan(filled) + colors.dim('─'.repeat(width - filled.length))
+  return '━'.repeat(Math.floor(halves / 2)) + (halves % 2 === 1 ? '╸' : '')
 }

@@ -50,13 +50,14 @@ export class TrainDisplay {
   }
 
   #begin(event: Extract<TrainEvent, { type: 'begin' }>): void {
-    const { parameters, trainImages, validationImages, epoch, step } = event
+    const { parameters, frozenParameters, trainImages, validationImages, epoch, step } = event
     const { bold, dim } = this.#screen.colors
     this.#screen.line(`${bold(this.#title)}  ${dim(this.#folder)}`)
     this.#validated = validationImages > 0
     const validation = this.#validated ? `, ${grouped(validationImages)} to validate` : ''
+    const frozen = frozenParameters > 0 ? ` to train, ${grouped(frozenParameters)} frozen` : ''
     this.#screen.line(
-      `  ${plural(parameters, 'parameter')}, ${grouped(trainImages)} images to train${validation}`,
+      `  ${plural(parameters, 'parameter')}${frozen}, ${grouped(trainImages)} images to train${validation}`,
     )
     if (epoch > 0 || step > 0)
       this.#screen.line(`  going on after ${plural(epoch, 'epoch')} and ${plural(step, 'step')}`)

@@ -2,6 +2,8 @@
 import { dirname } from 'node:path'
 import type { Command } from 'commander'
 import type { DataSet } from '../data/data-set.ts'
+import { splitTraining } from '../data/split.ts'
+import type { Augmentation } from '../nn/augment/descriptions.ts'
 import { adam } from '../nn/optimizers.ts'
 import { openEngine } from '../runtime/node.ts'
 import type { Checkpoint } from '../train/checkpoint.ts'
@@ -10,6 +12,7 @@ import { checkSpec, type TrainingSpec, trainingSpec } from '../train/spec.ts'
 import { runTrial, type TrialResult } from '../train/trial.ts'
 import { UsageError } from '../util/errors.ts'
 import { architectureNamed, architectures } from '../zoo/index.ts'
+import { addAugmentOption } from './augmentation.ts'
 import { warn, warnOfOtherVersion } from './failure.ts'
 import { duration, grouped, lossText, percent } from './format.ts'
 import { interruptible } from './interrupt.ts'
@@ -18,6 +21,7 @@ import {
   addCommonOptions,
   addEngineOptions,
   addOptimizerOptions,
+  addSkipOption,
   type EngineFlags,
   number,
   type OptimizerFlags,
@@ -26,19 +30,23 @@ import {
   wholeNumber,
 } from './options.ts'
 import { inFolder, inNewFolder, openRun } from './run-folder.ts'
+import { addScheduleOptions, type ScheduleFlags, scheduled } from './schedule.ts'
 import { colorsOf } from './terminal.ts'
 import { TrainDisplay } from './train-display.ts'
+import { addTransferOptions, type Transfer, type TransferFlags, transferOf } from './transfer.ts'
 
-interface Flags extends EngineFlags, OptimizerFlags {
+interface Flags extends EngineFlags, OptimizerFlags, ScheduleFlags, TransferFlags {
   readonly model?: string
   readonly dataset: string
   readonly data?: string
+  readonly skipUndecodable?: boolean
   readonly epochs: number
   readonly batchSize: number
   readonly seed: number
   readonly fraction: number
   readonly validation: number
   readonly earlyStopping?: number
+  readonly augment?: readonly Augmentation[]
   readonly out?: string
   readonly resume?: string
   readonly checkpointEvery: number
@@ -46,13 +54,27 @@ interface Flags extends EngineFlags, OptimizerFlags {
 }
 
 /** What may be given with --resume: what does not define the trial, and the number of epochs. */
-const WITH_RESUME = ['resume', 'epochs', 'threads', 'device', 'data', 'checkpointEvery', 'json', 'verbose']
+const WITH_RESUME = [
+  'resume',
+  'epochs',
+  'threads',
+  'device',
+  'data',
+  'skipUndecodable',
+  'checkpointEvery',
+  'json',
+  'verbose',
+]
 
 const EXAMPLES = `
 Examples:
   fovea train --model singh-brar/basic --epochs 5
   fovea train --model singh-brar/sparse --optimizer sgd --learning-rate 0.1
   fovea train --model singh-brar/basic --seed 7 --json > result.json
+  fovea train --model resnet20 --dataset cifar-10 --augment crop:4,flip \\
+    --batch-size 128 --epochs 20 --optimizer sgd --learning-rate 0.1 \\
+    --momentum 0.9 --nesterov --weight-decay 5e-4 --schedule cosine
+  fovea train --model resnet20 --dataset cifar-10 --weights runs/cifar-100
   fovea train --resume runs/singh-brar-basic_fashion-mnist_seed-1 --epochs 20
 
 Ctrl-C writes a checkpoint; --resume goes on from it as if nothing had happened.`
@@ -68,9 +90,10 @@ export function addTrainCommand(program: Command): void {
       'fashion-mnist',
     )
     .option('--data <dir>', "a folder with the data set's files; default: cache, Debian's package, network")
+  addSkipOption(command)
     .option('--epochs <n>', 'passes over the training images', wholeNumber('--epochs', 1), 10)
     .option('--batch-size <n>', 'images of one step', wholeNumber('--batch-size', 1), 32)
-  addOptimizerOptions(command, 'adam')
+  addScheduleOptions(addOptimizerOptions(command, 'adam'))
     .option('--seed <n>', 'draws weights, split, order and masks', wholeNumber('--seed', 0), 1)
     .option('--fraction <x>', 'share of the training images to train on', number('--fraction', 0), 1)
     .option('--validation <x>', 'a share (below 1) or a number of images', number('--validation', 0), 0.1)
@@ -79,9 +102,11 @@ export function addTrainCommand(program: Command): void {
       'stop after so many epochs without a lower validation loss, keep the best',
       wholeNumber('--early-stopping', 0),
     )
+  addAugmentOption(command)
     .option('--out <dir>', 'a new folder; default: runs/MODEL_DATASET_seed-N')
     .option('--resume <dir>', 'go on with the trial of this folder')
     .option('--checkpoint-every <seconds>', 'time between checkpoints', number('--checkpoint-every', 0), 15)
+  addTransferOptions(command)
   addEngineOptions(command, 'threads of one step (default: all cores)')
   addCommonOptions(command)
     .addHelpText('after', EXAMPLES)
@@ -109,19 +134,28 @@ async function trainNew(flags: Flags): Promise<TrialResult> {
     const names = architectures.map(({ name }) => name)
     throw new UsageError(`train: expected --model NAME or --resume DIR; models: ${names.join(', ')}`)
   }
+  const { augment: augmentation } = flags
   const architecture = architectureNamed(model)
   const optimizer = optimizerOf(flags, adam())
-  const dataSet = await loadData(dataset, flags.data)
-  const spec = trainingSpec(architecture.build(dataSet.imageShape, dataSet.classes.length), dataSet, {
-    split: { fraction, validation },
-    optimizer,
+  const dataSet = await loadData(dataset, flags.data, flags.skipUndecodable)
+  const transfer = await transferOf(flags, architecture, dataSet)
+  const split = { fraction, validation }
+  const images = splitTraining(dataSet.train.labels, dataSet.classes.length, { ...split, seed }).train.length
+  const spec = trainingSpec(transfer.model, dataSet, {
+    ...transfer.options,
+    split,
+    optimizer: scheduled(optimizer, flags, epochs, Math.ceil(images / batchSize)),
     batchSize,
     epochs,
     seed,
+    ...(augmentation === undefined ? {} : { augmentation }),
     ...(patience === undefined ? {} : { earlyStopping: { monitor: 'loss', patience } }),
   })
   checkSpec(spec)
-  const work = (folder: string) => run(spec, dataSet, folder, flags, flags)
+  for (const remark of transfer.remarks) process.stderr.write(`${remark}\n`)
+  const { values } = transfer
+  const work = (folder: string) =>
+    run(spec, dataSet, folder, flags, { ...flags, ...(values ? { values } : {}) })
   if (flags.out !== undefined) return await inFolder(flags.out, work)
   const flat = (name: string) => name.replaceAll(/[\\/:]+/g, '-')
   return await inNewFolder(`runs/${flat(model)}_${flat(dataset)}_seed-${seed}`, work)
@@ -134,9 +168,11 @@ async function trainOn(folder: string, flags: Flags, command: Command): Promise<
   const epochs = command.getOptionValueSource('epochs') === 'cli' ? flags.epochs : spec.epochs
   if (epochs < position.epoch)
     throw new UsageError(`--epochs: expected at least ${position.epoch}, which are done, received ${epochs}`)
+  if (epochs > spec.epochs && typeof spec.optimizer.learningRate !== 'number')
+    warn(`the learning rate was to fall over ${spec.epochs} epochs, and stays where it ended`)
   const { threads = engine.threads, device = engine.device } = flags
   warnOfOthers(engine, threads, device)
-  const dataSet = await loadData(spec.dataSet.name, flags.data)
+  const dataSet = await loadData(spec.dataSet.name, flags.data, flags.skipUndecodable)
   return await run({ ...spec, epochs }, dataSet, folder, { threads, device }, flags, engine.version)
 }
 
@@ -153,7 +189,11 @@ async function run(
   dataSet: DataSet,
   directory: string,
   { threads, device }: EngineFlags,
-  { resume, checkpointEvery }: Pick<Flags, 'resume' | 'checkpointEvery'>,
+  {
+    resume,
+    checkpointEvery,
+    values,
+  }: Pick<Flags, 'resume' | 'checkpointEvery'> & { values?: Transfer['values'] },
   before?: string,
 ): Promise<TrialResult> {
   const title = `${spec.model.name} on ${dataSet.title}, seed ${spec.seed}`
@@ -172,6 +212,7 @@ async function run(
           directory,
           resume: resume !== undefined,
           everySeconds: checkpointEvery,
+          ...(values ? { weights: values } : {}),
           onEvent: event => display.event(event),
           signal,
         }),

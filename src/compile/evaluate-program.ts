@@ -28,10 +28,17 @@ export interface EvaluateProgram extends ProgramBytes {
  * Inputs: `steps` int64 scalar; `images` uint8 [rows, H, W, C]; `labels` int32 [rows]; `order` int32 [steps, N]; and the
  * model's parameters and buffers. Outputs: `loss` float32 [steps], the sum of the minibatch's losses without penalties;
  * `correct` float32 [steps]; `predicted` int32 [steps, N]; `penalty` float32 scalar, the sum of the regularizers.
+ *
+ * @param frozen names of layers whose regularizers do not count. Default: none
  */
-export function compileEvaluation(model: Model, loss: Loss, batchSize: number): EvaluateProgram {
+export function compileEvaluation(
+  model: Model,
+  loss: Loss,
+  batchSize: number,
+  frozen: readonly string[] = [],
+): EvaluateProgram {
   const batch = gatherMinibatch(model, batchSize)
-  const built = buildModel(model, batch.images, { training: false })
+  const built = buildModel(model, batch.images, { training: false, frozen })
   const predicted = predictedClass(built.logits)
   const state = [...built.parameters, ...built.buffers].map(({ tensor }) => typeOf(tensor))
   const graph = loopGraph({

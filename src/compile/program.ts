@@ -32,16 +32,29 @@ export function rowOfStep(matrix: Tensor): Tensor {
   return reshape(gather(matrix, iteration), [matrix.shape[1]!])
 }
 
-/** `images` uint8 [rows, H, W, C], `labels` int32 [rows], and `order` int32 [steps, N] name the minibatch of a step. */
-export function gatherMinibatch(model: Model, batchSize: number): Minibatch {
+/**
+ * `images` uint8 [rows, H, W, C], `labels` int32 [rows], and `order` int32 [steps, N] name the minibatch of a step.
+ *
+ * @param change what becomes of the images: uint8 to float32, both [N, H, W, C]. Default: nothing
+ */
+export function gatherMinibatch(
+  model: Pick<Model, 'input'>,
+  batchSize: number,
+  change: (images: Tensor) => Tensor = images => cast(images, 'float32'),
+): Minibatch {
   const rows = rowOfStep(input('order', 'int32', [1, batchSize]))
   return {
-    images: cast(gather(input('images', 'uint8', [1, ...model.input]), rows), 'float32'),
+    images: change(gather(input('images', 'uint8', [1, ...model.input]), rows)),
     labels: gather(input('labels', 'int32', [1]), rows),
   }
 }
 
-export const dataInputs = (model: Model, batchSize: number): ValueInfo[] => [
+/** The key of a random stream at this step: a uint32 scalar. */
+export function keyOfStep(stream: string): Tensor {
+  return reshape(rowOfStep(input(`keys/${stream}`, 'uint32', [1, 1])), [])
+}
+
+export const dataInputs = (model: Pick<Model, 'input'>, batchSize: number): ValueInfo[] => [
   { name: 'images', dtype: 'uint8', shape: ['rows', ...model.input] },
   { name: 'labels', dtype: 'int32', shape: ['rows'] },
   { name: 'order', dtype: 'int32', shape: ['steps', batchSize] },

@@ -5,20 +5,16 @@ import { add, mul } from '../graph/ops/elementwise.ts'
 import { reduceMean, sumAll } from '../graph/ops/reduce.ts'
 import { reshape, split } from '../graph/ops/shape.ts'
 import { input } from '../graph/ops/source.ts'
+import { augmentationStreams, augmentByKey } from '../nn/augment/augment.ts'
+import type { Augmentation } from '../nn/augment/descriptions.ts'
 import { clipGradients } from '../nn/clipping.ts'
 import { type Loss, lossPerExample } from '../nn/losses.ts'
-import {
-  type Buffer,
-  type BuiltModel,
-  buildModel,
-  type Model,
-  type Parameter,
-  SMALL_PARAMETER,
-} from '../nn/model.ts'
+import { type Buffer, buildModel, type Model, type Parameter, SMALL_PARAMETER } from '../nn/model.ts'
 import { type Optimizer, optimizerRule } from '../nn/optimizers.ts'
+import { peakLearningRate } from '../nn/schedules.ts'
 import { encodeModel } from '../onnx/encode.ts'
 import type { ValueInfo } from '../onnx/model.ts'
-import { checkInteger, UsageError } from '../util/errors.ts'
+import { checkInteger, checkRange, UsageError } from '../util/errors.ts'
 import { hashBytes } from '../util/hash.ts'
 import { type Shape, sizeOf } from '../util/host-tensor.ts'
 import { modelOf } from './emit.ts'
@@ -27,6 +23,7 @@ import {
   countCorrect,
   dataInputs,
   gatherMinibatch,
+  keyOfStep,
   loopGraph,
   nameOfInput,
   type ProgramBytes,
@@ -41,7 +38,8 @@ import {
 /** A tensor that lives from step to step, and is saved in a checkpoint. */
 export interface StateTensor {
   readonly name: string
-  readonly kind: 'parameter' | 'buffer' | 'slot'
+  /** `frozen`: a parameter that is not trained. */
+  readonly kind: 'parameter' | 'frozen' | 'buffer' | 'slot'
   readonly shape: Shape
   /** Drawn anew before each epoch. */
   readonly redraw: boolean
@@ -55,7 +53,7 @@ export interface TrainProgram extends ProgramBytes {
   readonly state: readonly StateTensor[]
   /** Names of the random streams: a uint32 for each step and stream. */
   readonly randomKeys: readonly string[]
-  /** Numbers that the optimizer needs for a step (counted from 1) at a learning rate; float32 in the program. */
+  /** Numbers that the optimizer needs for a step (counted from 1) at the head's learning rate; float32 in the program. */
   scalars(step: number, learningRate: number): readonly number[]
   /** Outputs that stay with the engine: output -> stored name. */
   readonly keep: Readonly<Record<string, string>>
@@ -66,10 +64,23 @@ export interface TrainSpec {
   readonly loss: Loss
   readonly optimizer: Optimizer
   readonly batchSize: number
+  /** What becomes of the images of each minibatch, in this order. Default: nothing. */
+  readonly augmentation?: readonly Augmentation[]
+  /** Names of the layers that are not trained: see `BuildOptions.frozen`. Default: none. */
+  readonly frozen?: readonly string[]
+  /** Layers that learn at a rate of their own. Default: none. */
+  readonly backbone?: BackboneRate
+}
+
+/** Layers that learn at another rate than the optimizer's. */
+export interface BackboneRate {
+  readonly layers: readonly string[]
+  /** Where the optimizer's rate is a schedule, the peak of the same schedule, scaled. */
+  readonly learningRate: number
 }
 
 /**
- * Compiles a training program.
+ * Compiles a training program. Nothing is computed backwards for frozen layers that no trained layer stands before.
  *
  * Inputs: `steps` int64 scalar; `images` uint8 [rows, H, W, C]; `labels` int32 [rows]; `order` int32 [steps, N]: the
  * rows of each minibatch; `scalars` float32 [steps, s]; `keys/STREAM` uint32 [steps, 1] for each random stream; and the
@@ -78,35 +89,47 @@ export interface TrainSpec {
  *
  * @throws UsageError where a layer does not fit its input, or an option is out of range
  */
-export function compileTraining({ model, loss, optimizer, batchSize }: TrainSpec): TrainProgram {
+export function compileTraining(spec: TrainSpec): TrainProgram {
+  const { model, loss, batchSize, augmentation = [], frozen = [] } = spec
   checkInteger('compileTraining', 'batchSize', batchSize, 1)
-  const batch = gatherMinibatch(model, batchSize)
+  const batch =
+    augmentation.length === 0
+      ? gatherMinibatch(model, batchSize)
+      : gatherMinibatch(model, batchSize, images => augmentByKey(images, augmentation, keyOfStep))
   const built = buildModel(model, batch.images, {
     training: true,
-    randomKey: name => reshape(rowOfStep(input(`keys/${name}`, 'uint32', [1, 1])), []),
+    frozen,
+    randomKey: keyOfStep,
   })
   if (built.parameters.length === 0)
     throw new UsageError(
       `model "${model.name}": expected at least one layer with parameters, received none to train`,
     )
+  const trained = built.parameters.filter(parameter => !parameter.frozen)
+  if (trained.length === 0)
+    throw new UsageError(
+      `model "${model.name}": expected at least one layer to train, received one whose ${frozen.length} layers with state are all frozen`,
+    )
+  const randomKeys = [...built.randomKeys, ...augmentationStreams(augmentation)]
   const mean = reshape(reduceMean(lossPerExample(loss, built.logits, batch.labels)), [])
   const total = built.penalty ? add(mean, built.penalty) : mean
-  const update = updateOf(built, total, optimizer)
+  const update = updateOf(trained, total, spec)
   const shared: ValueInfo[] = [
     ...dataInputs(model, batchSize),
     { name: 'scalars', dtype: 'float32', shape: ['steps', update.scalarNames.length] },
-    ...built.randomKeys.map(name => ({
+    ...randomKeys.map(name => ({
       name: `keys/${name}`,
       dtype: 'uint32' as const,
       shape: ['steps', 1],
     })),
+    ...built.parameters.filter(parameter => parameter.frozen).map(({ tensor }) => typeOf(tensor)),
     ...built.buffers.filter(buffer => !buffer.next).map(buffer => typeOf(buffer.tensor)),
   ]
   const carried: Carried[] = [
     ...update.carried,
     ...built.buffers.flatMap(({ tensor, next }) => (next ? [{ state: tensor, next }] : [])),
   ]
-  const finite = built.parameters
+  const finite = trained
     .map(({ name, tensor }) => sumAll(mul(input(`next/${name}`, 'float32', tensor.shape), 0)))
     .reduce(add)
   const graph = loopGraph({
@@ -125,8 +148,13 @@ export function compileTraining({ model, loss, optimizer, batchSize }: TrainSpec
     bytes,
     hash: hashBytes(bytes),
     batchSize,
-    state: [...update.state, ...built.buffers.map(bufferState)],
-    randomKeys: built.randomKeys,
+    state: [
+      ...built.parameters.flatMap(parameter =>
+        parameter.frozen ? [parameterState(parameter)] : update.stateOf(parameter),
+      ),
+      ...built.buffers.map(bufferState),
+    ],
+    randomKeys,
     scalars: update.scalars,
     keep: Object.fromEntries(
       stateOf(carried).map(state => [`next/${nameOfInput(state)}`, nameOfInput(state)]),
@@ -135,38 +163,47 @@ export function compileTraining({ model, loss, optimizer, batchSize }: TrainSpec
 }
 
 /** The optimizer's part: new parameters and slots, and the numbers that it needs. */
-function updateOf(built: BuiltModel, total: Tensor, optimizer: Optimizer) {
+function updateOf(parameters: readonly Parameter[], total: Tensor, { optimizer, backbone }: TrainSpec) {
   const rule = optimizerRule(optimizer)
-  const { scalarNames } = rule
+  const rates = ratesOf(parameters, optimizer, backbone)
+  const scalarNames = rates.flatMap(({ prefix }) => rule.scalarNames.map(name => prefix + name))
   const numbers = split(
     rowOfStep(input('scalars', 'float32', [1, scalarNames.length])),
     0,
     scalarNames.map(() => 1),
   )
-  const scalars = Object.fromEntries(scalarNames.map((name, i) => [name, reshape(numbers[i]!, [])]))
-  const inputs = built.parameters.map(inputOf)
+  const inputs = parameters.map(inputOf)
   const clipped = clipGradients(gradients(total, inputs), optimizer)
   const gradientOf = new Map(inputs.map((tensor, i) => [tensor, clipped[i]!]))
   const slotOf = (slot: string, { name, tensor }: Parameter) =>
     input(`optimizer/${slot}/${name}`, 'float32', tensor.shape)
-  const small = built.parameters.filter(({ tensor }) => sizeOf(tensor.shape) <= SMALL_PARAMETER)
-  const groups =
-    small.length > 1 ? [small, ...separate(built.parameters, small)] : separate(built.parameters, [])
   const carried: Carried[] = []
   const alias = new Map<Tensor, Tensor>()
-  for (const group of groups) {
+  for (const [r, { prefix, members: own }] of rates.entries()) {
+    const first = r * rule.scalarNames.length
+    const scalars = Object.fromEntries(
+      rule.scalarNames.map((name, i) => [name, reshape(numbers[first + i]!, [])]),
+    )
+    for (const group of groupsOf(own)) updateGroup(group, `packed/${prefix}`, scalars)
+  }
+
+  function updateGroup(
+    group: readonly Parameter[],
+    pack: string,
+    scalars: Readonly<Record<string, Tensor>>,
+  ): void {
     const [first] = group
     const transposed = first?.transposed !== undefined
     const single = group.length === 1
     const members = group.map(inputOf)
     const size = members.reduce((sum, tensor) => sum + sizeOf(tensor.shape), 0)
-    const state = single ? inputOf(first!) : input('packed/parameters', 'float32', [size])
+    const state = single ? inputOf(first!) : input(`${pack}parameters`, 'float32', [size])
     const slots = Object.fromEntries(
       rule.slots.map(slot => [
         slot,
         single && !transposed
           ? slotOf(slot, first!)
-          : input(`${transposed ? `transposed/${first!.name}` : 'packed'}/${slot}`, 'float32', state.shape),
+          : input(`${transposed ? `transposed/${first!.name}/` : pack}${slot}`, 'float32', state.shape),
       ]),
     )
     const gradient = single ? gradientOf.get(state)! : packed(members.map(tensor => gradientOf.get(tensor)!))
@@ -186,8 +223,8 @@ function updateOf(built: BuiltModel, total: Tensor, optimizer: Optimizer) {
       })
     if (!single) for (const [i, piece] of unpacked(state, members).entries()) alias.set(members[i]!, piece)
   }
-  const state = built.parameters.flatMap((parameter): StateTensor[] => {
-    const { name, initial } = parameter
+
+  const stateOfParameter = (parameter: Parameter): StateTensor[] => {
     const { shape } = parameter.tensor
     const slots = rule.slots.map(
       (slot): StateTensor => ({
@@ -198,13 +235,51 @@ function updateOf(built: BuiltModel, total: Tensor, optimizer: Optimizer) {
         initial: () => new Float32Array(sizeOf(shape)),
       }),
     )
-    return [{ name, kind: 'parameter', shape, redraw: false, initial }, ...slots]
-  })
-  const scalarsOf = (step: number, learningRate: number) => {
-    const values = rule.scalars(step, learningRate)
-    return scalarNames.map(name => values[name]!)
+    return [parameterState(parameter), ...slots]
   }
-  return { carried, alias, state, scalarNames, scalars: scalarsOf }
+  const scalarsOf = (step: number, learningRate: number) =>
+    rates.flatMap(({ factor }) => {
+      const values = rule.scalars(step, learningRate * factor)
+      return rule.scalarNames.map(name => values[name]!)
+    })
+  return { carried, alias, stateOf: stateOfParameter, scalarNames, scalars: scalarsOf }
+}
+
+/** Parameters that learn at one rate. */
+interface Rate {
+  /** Of the names of their scalars and of their packed state. */
+  readonly prefix: string
+  /** Their rate is the optimizer's times this. */
+  readonly factor: number
+  readonly members: readonly Parameter[]
+}
+
+function ratesOf(
+  parameters: readonly Parameter[],
+  optimizer: Optimizer,
+  backbone: BackboneRate | undefined,
+): Rate[] {
+  if (!backbone) return [{ prefix: '', factor: 1, members: parameters }]
+  const where = 'backbone'
+  checkRange(where, 'learningRate', backbone.learningRate, 0)
+  const slow = parameters.filter(({ layer }) => backbone.layers.includes(layer))
+  if (slow.length === 0)
+    throw new UsageError(
+      `${where}: expected at least one trained layer to learn at ${backbone.learningRate}, received none: ${backbone.layers.join(', ')}`,
+    )
+  const peak = peakLearningRate(optimizer.learningRate)
+  if (peak === 0)
+    throw new UsageError(`${where}: a rate of its own needs an optimizer's rate above 0, received 0`)
+  return [
+    { prefix: '', factor: 1, members: parameters.filter(parameter => !slow.includes(parameter)) },
+    { prefix: 'backbone/', factor: backbone.learningRate / peak, members: slow },
+  ].filter(({ members }) => members.length > 0)
+}
+
+/** The parameters that are updated together: all small ones, each other one by itself. */
+function groupsOf(parameters: readonly Parameter[]): Parameter[][] {
+  const small = parameters.filter(({ tensor }) => sizeOf(tensor.shape) <= SMALL_PARAMETER)
+  return small.length > 1 ? [small, ...separate(parameters, small)] : separate(parameters, [])
 }
 
 /** The tensor that a step reads a parameter from, and differentiates by. */
@@ -213,6 +288,10 @@ const inputOf = ({ tensor, transposed }: Parameter): Tensor => transposed ?? ten
 /** Each parameter that is not in `others`, as a group of its own. */
 function separate(parameters: readonly Parameter[], others: readonly Parameter[]): Parameter[][] {
   return parameters.filter(parameter => !others.includes(parameter)).map(parameter => [parameter])
+}
+
+function parameterState({ name, tensor, frozen, initial }: Parameter): StateTensor {
+  return { name, kind: frozen ? 'frozen' : 'parameter', shape: tensor.shape, redraw: false, initial }
 }
 
 function bufferState({ name, tensor, redraw, initial }: Buffer): StateTensor {

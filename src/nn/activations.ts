@@ -29,7 +29,10 @@ export type Activation =
 
 export const activationNames = Object.keys(named) as ActivationName[]
 
-/** Applies an activation. Softmax acts on the last axis. As in Keras, `'leakyRelu'` by name has a slope of 0.2. */
+/**
+ * Applies an activation. Softmax acts on the last axis. As in Keras, `'leakyRelu'` by
+ * name has a slope of 0.2.
+ */
 export function activate(x: Tensor, activation: Activation): Tensor {
   const name = typeof activation === 'string' ? activation : activation.activation
   if (!Object.hasOwn(named, name)) throw unknownName('activation', String(name), activationNames)

@@ -17,7 +17,9 @@ export interface Clipping {
 
 export const clippingNames = ['clipNorm', 'clipValue', 'globalClipNorm'] as const
 
-/** Throws a UsageError where more than one bound is set, or one is not above 0. `where` names the optimizer. */
+/**
+ * Throws a UsageError where more than one bound is set, or one is not above 0. `where` names the optimizer.
+ */
 export function checkClipping(where: string, clipping: Clipping): void {
   const set = clippingNames.filter(name => clipping[name] !== undefined)
   if (set.length > 1)
@@ -28,8 +30,8 @@ export function checkClipping(where: string, clipping: Clipping): void {
 }
 
 /**
- * The gradients of all parameters within the bound that is set; unchanged where none is. A gradient that is not finite
- * leaves a NaN behind, so that a diverged run is seen.
+ * The gradients of all parameters within the bound that is set; unchanged where none is. A gradient that is
+ * not finite leaves a NaN behind, so that a diverged run is seen.
  */
 export function clipGradients(gradients: readonly Tensor[], clipping: Clipping): readonly Tensor[] {
   const { clipNorm, clipValue, globalClipNorm } = clipping
@@ -42,7 +44,10 @@ export function clipGradients(gradients: readonly Tensor[], clipping: Clipping):
   return gradients.map(gradient => mul(gradient, scale))
 }
 
-/** 1 where `norm` is within `bound`, bound / norm beyond it; norm - norm makes it NaN where the norm is not finite. */
+/**
+ * 1 where `norm` is within `bound`, bound / norm beyond it; norm - norm makes it NaN
+ * where the norm is not finite.
+ */
 function scaleTo(bound: number, norm: Tensor): Tensor {
   return add(div(bound, max(norm, bound)), sub(norm, norm))
 }

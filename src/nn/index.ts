@@ -1,4 +1,5 @@
 /** Layers, models, losses and optimizers: everything that describes what to train. */
+export * from './augment/index.ts'
 export * from './initializers.ts'
 export type { Layer } from './layer.ts'
 export * from './layers/convolution.ts'
@@ -6,6 +7,7 @@ export * from './layers/core.ts'
 export * from './layers/normalization.ts'
 export * from './layers/padding.ts'
 export * from './layers/pooling.ts'
+export * from './layers/preprocessing.ts'
 export * from './losses.ts'
 export * from './model.ts'
 export * from './optimizers.ts'

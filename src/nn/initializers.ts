@@ -1,6 +1,6 @@
 /**
- * Initial values of parameters, with the distributions of Keras 3 (keras/src/initializers). Every number comes from a
- * key, so a parameter's values depend on nothing but that key and its own shape.
+ * Initial values of parameters, with the distributions of Keras 3 (keras/src/initializers). Every number
+ * comes from a key, so a parameter's values depend on nothing but that key and its own shape.
  */
 import { checkRange, UsageError, unknownName } from '../util/errors.ts'
 import { type Shape, showShape, sizeOf } from '../util/host-tensor.ts'
@@ -76,7 +76,8 @@ export const ones = (): Initializer => named('ones')
  * Values of variance `scale / fan`.
  * @param options.scale above 0; default 1
  * @param options.mode the fan: `'fanIn'` (default), `'fanOut'` or their mean, `'fanAvg'`
- * @param options.distribution default `'truncatedNormal'`: a normal cut at two deviations, of that variance after the cut
+ * @param options.distribution default `'truncatedNormal'`: a normal cut at two deviations, of that variance
+ *   after the cut
  */
 export function varianceScaling(options: Partial<Scaling> = {}): Initializer {
   const defaults: Scaling = { scale: 1, mode: 'fanIn', distribution: 'truncatedNormal' }
@@ -94,7 +95,10 @@ export function varianceScaling(options: Partial<Scaling> = {}): Initializer {
 export const randomNormal = (options: Partial<Gaussian> = {}): Initializer =>
   gaussian('randomNormal', options)
 
-/** Normal values drawn again beyond two deviations; `stddev` is that before the cut. Defaults: mean 0, stddev 0.05. */
+/**
+ * Normal values drawn again beyond two deviations; `stddev` is that before the cut.
+ * Defaults: mean 0, stddev 0.05.
+ */
 export const truncatedNormal = (options: Partial<Gaussian> = {}): Initializer =>
   gaussian('truncatedNormal', options)
 
@@ -111,8 +115,8 @@ export function randomUniform(options: Partial<Interval> = {}): Initializer {
 }
 
 /**
- * `gain` times a random orthogonal matrix [all other axes, last axis]: its columns are orthonormal, or its rows where
- * there are fewer of these. Default gain: 1. Saxe, McClelland and Ganguli, ICLR 2014.
+ * `gain` times a random orthogonal matrix [all other axes, last axis]: its columns are orthonormal, or its
+ * rows where there are fewer of these. Default gain: 1. Saxe, McClelland and Ganguli, ICLR 2014.
  */
 export function orthogonal(options: Partial<Gain> = {}): Initializer {
   const full = withDefaults('orthogonal', { gain: 1 }, options)
@@ -171,7 +175,8 @@ export function toInitializer(value: Initializer | InitializerName): Initializer
  * The first values of a parameter of `shape`, row-major. Computed in float64, then rounded.
  *
  * @param key a stream of its own for each parameter: `key(seed, 'init', 'conv1/kernel')`
- * @param fans instead of those that the shape tells (see {@link fansOf}): after masking a sparse layer, or by groups
+ * @param fans instead of those that the shape tells (see {@link fansOf}): after masking a sparse layer, or by
+ *   groups
  */
 export function initialize(initializer: Initializer, shape: Shape, key: Key, fans?: Fans): Float32Array {
   const count = sizeOf(shape)
@@ -200,8 +205,8 @@ export function initialize(initializer: Initializer, shape: Shape, key: Key, fan
 }
 
 /**
- * Keras's fans: a dense kernel [in, out] has (in, out); a convolution's [kH, kW, in, out] has these times kH kW; of a
- * vector [n] both are n, of a scalar 1.
+ * Keras's fans: a dense kernel [in, out] has (in, out); a convolution's [kH, kW, in, out] has these times kH
+ * kW; of a vector [n] both are n, of a scalar 1.
  */
 export function fansOf(shape: Shape): Fans {
   if (shape.length < 2) return { fanIn: shape[0] ?? 1, fanOut: shape[0] ?? 1 }
@@ -222,8 +227,8 @@ function scaled({ scale, mode, distribution }: Scaling, fans: Fans, count: numbe
 }
 
 /**
- * `gain` Q of the QR decomposition of a tall Gaussian matrix, with the signs for which R's diagonal is positive: Q is
- * then uniform over orthogonal matrices, and it is what Gram and Schmidt's procedure gives.
+ * `gain` Q of the QR decomposition of a tall Gaussian matrix, with the signs for which R's diagonal is
+ * positive: Q is then uniform over orthogonal matrices, and it is what Gram and Schmidt's procedure gives.
  */
 function orthogonalMatrix(shape: Shape, key: Key, gain: number): Float32Array {
   if (shape.length < 2)

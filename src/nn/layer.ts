@@ -45,6 +45,11 @@ export interface Scope {
   readonly path: string
   /** True in a training program: dropout drops, batch normalization uses the batch. */
   readonly training: boolean
+  /**
+   * False in a frozen layer: what the layer computes is not to depend on the batch, as in evaluation.
+   * Dropout is no part of that.
+   */
+  readonly trainable: boolean
   /** A trained tensor. */
   parameter(name: string, shape: Shape, options: ParameterOptions): Tensor
   /** A tensor that is saved but not trained. */
@@ -55,6 +60,14 @@ export interface Scope {
   randomKey(name: string): Tensor
   /** A scope for a part of the layer. */
   part(name: string): Scope
+  /**
+   * Parameters that layers have in common: all that ask for one under the same name get the same tensor,
+   * `name/...` in the model. It counts for the first of them, and is frozen with it.
+   *
+   * @throws UsageError where one asks for another shape or other initial values, or is frozen where the first
+   *   is not
+   */
+  shared(name: string): Pick<Scope, 'parameter'>
 }
 
 /** A layer's rule. `inputs` are vectors [N, F] or feature maps [H, W, N, C], and so is the result. */

@@ -1,5 +1,6 @@
 /** Every kind of layer and its rule. */
 import { UsageError, unknownName } from '../util/errors.ts'
+import * as cbam from './brain/cbam.ts'
 import * as divisive from './brain/divisive-normalization.ts'
 import { kWinnersTakeAllDefinition } from './brain/k-winners-take-all.ts'
 import * as lateral from './brain/lateral-inhibition.ts'
@@ -18,6 +19,7 @@ import * as core from './layers/core.ts'
 import * as normalization from './layers/normalization.ts'
 import * as padding from './layers/padding.ts'
 import * as pooling from './layers/pooling.ts'
+import * as preprocessing from './layers/preprocessing.ts'
 
 const definitions = {
   dense: core.denseDefinition,
@@ -36,6 +38,8 @@ const definitions = {
   globalMaxPooling2d: pooling.globalMaxPooling2dDefinition,
   zeroPadding2d: padding.zeroPadding2dDefinition,
   channelPadding: padding.channelPaddingDefinition,
+  resizing: preprocessing.resizingDefinition,
+  caffePixels: preprocessing.caffePixelsDefinition,
   batchNormalization: normalization.batchNormalizationDefinition,
   layerNormalization: normalization.layerNormalizationDefinition,
   sparseDense: sparse.sparseDenseDefinition,
@@ -52,6 +56,9 @@ const definitions = {
   pixelAttention: attention.pixelAttentionDefinition,
   mapAttention: attention.mapAttentionDefinition,
   squeezeExcitation: squeezeExcitationDefinition,
+  channelAttention: cbam.channelAttentionDefinition,
+  spatialAttention: cbam.spatialAttentionDefinition,
+  cbam: cbam.cbamDefinition,
   nonLocal: bottleneck.nonLocalDefinition,
   saganAttention: bottleneck.saganAttentionDefinition,
   multiHeadAttention: multiHeadAttentionDefinition,

@@ -33,7 +33,8 @@ export function crossEntropy(options: { readonly labelSmoothing?: number } = {})
 /**
  * The mean over the classes of `(p - onehot)^2`.
  *
- * @param options.of what p is: `'probabilities'`, the softmax of the logits (default), or the `'logits'` themselves
+ * @param options.of what p is: `'probabilities'`, the softmax of the logits (default), or the `'logits'`
+ *   themselves
  */
 export function meanSquaredError(options: { readonly of?: 'probabilities' | 'logits' } = {}): Loss {
   const full = withDefaults('meanSquaredError', { of: 'probabilities' as const }, options)
@@ -42,15 +43,19 @@ export function meanSquaredError(options: { readonly of?: 'probabilities' | 'log
   return Object.freeze({ loss: 'meanSquaredError', ...full })
 }
 
-/** The mean over the classes of `max(0, 1 - y x)`: y is 1 for the label and -1 for the others, x the logits. */
+/**
+ * The mean over the classes of `max(0, 1 - y x)`: y is 1 for the label and -1 for the others, x the logits.
+ */
 export const hinge = (): Loss => Object.freeze({ loss: 'hinge' })
 
-/** The mean over the classes of `max(0, 1 - y x)^2`: y is 1 for the label and -1 for the others, x the logits. */
+/**
+ * The mean over the classes of `max(0, 1 - y x)^2`: y is 1 for the label and -1 for the others, x the logits.
+ */
 export const squaredHinge = (): Loss => Object.freeze({ loss: 'squaredHinge' })
 
 /**
- * `max(0, 1 + max(0, largest logit of the other classes) - logit of the label)`. The inner maximum with 0 is Keras's: it
- * masks the label's logit by multiplying it with 0. Crammer and Singer, JMLR 2001.
+ * `max(0, 1 + max(0, largest logit of the other classes) - logit of the label)`. The inner maximum with 0 is
+ * Keras's: it masks the label's logit by multiplying it with 0. Crammer and Singer, JMLR 2001.
  */
 export const categoricalHinge = (): Loss => Object.freeze({ loss: 'categoricalHinge' })
 

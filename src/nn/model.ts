@@ -4,7 +4,7 @@ import { add } from '../graph/ops/elementwise.ts'
 import { batchInward } from '../graph/ops/pool.ts'
 import { transpose } from '../graph/ops/shape.ts'
 import { input } from '../graph/ops/source.ts'
-import { UsageError } from '../util/errors.ts'
+import { UsageError, unknownName } from '../util/errors.ts'
 import { type Shape, showShape, sizeOf } from '../util/host-tensor.ts'
 import { key } from '../util/random.ts'
 import { initialize, toInitializer } from './initializers.ts'
@@ -94,17 +94,18 @@ const RESERVED = [
   'packed',
   'transposed',
   'keys',
+  'augment',
   'step',
   'begin',
   'end',
   'data',
 ]
 
-function checkName(name: string): void {
+function checkName(name: string, what = 'layer name'): void {
   const [first = ''] = name.split('/')
   if (first === '' || RESERVED.includes(first))
     throw new UsageError(
-      `layer name "${name}": expected one that does not begin with ${RESERVED.join(', ')} or an empty part`,
+      `${what} "${name}": expected one that does not begin with ${RESERVED.join(', ')} or an empty part`,
     )
 }
 
@@ -114,10 +115,14 @@ function checkName(name: string): void {
  */
 export const SMALL_PARAMETER = 20_000
 
-/** A trained tensor of a built model. */
+/** A trained tensor of a built model, or one of a frozen layer. */
 export interface Parameter {
   /** `conv2d_1/kernel`. */
   readonly name: string
+  /** The name of its layer. */
+  readonly layer: string
+  /** Its layer is frozen: training leaves it as it is. */
+  readonly frozen: boolean
   readonly tensor: Tensor
   /** The Input whose transpose `tensor` is, where a training program is faster with it: gradients are taken by it. */
   readonly transposed?: Tensor
@@ -128,6 +133,8 @@ export interface Parameter {
 /** A saved, untrained tensor of a built model. */
 export interface Buffer {
   readonly name: string
+  /** The name of its layer. */
+  readonly layer: string
   readonly tensor: Tensor
   readonly redraw: 'epoch' | undefined
   /** Its value after a training step, where a step changes it. */
@@ -163,6 +170,14 @@ export interface BuiltModel {
 
 export interface BuildOptions {
   readonly training: boolean
+  /**
+   * Names of the layers that are not trained, as Keras's `trainable = False`: their parameters stay and have no penalty, their
+   * buffers are neither updated nor drawn anew, and batch normalization uses its moving averages. Dropout drops all the same.
+   * Default: none.
+   *
+   * @throws UsageError where the model has no layer of such a name
+   */
+  readonly frozen?: readonly string[]
   /** The uint32 scalar that keys a random stream at this step. Needed where a training model draws random numbers. */
   readonly randomKey?: (name: string) => Tensor
 }
@@ -178,6 +193,7 @@ export function buildModel(model: Model, images: Tensor, options: BuildOptions):
     throw new UsageError(
       `model "${model.name}": expected images ${expected}, received ${showShape(['N', ...images.shape.slice(1)])}`,
     )
+  const frozen = frozenLayers(model, options)
   const collected = new Collected()
   const outputs = new Map<string, Tensor>([['input', batchInward(images)]])
   const summary: LayerSummary[] = []
@@ -196,7 +212,11 @@ export function buildModel(model: Model, images: Tensor, options: BuildOptions):
       )
     })
     const counts = collected.counts()
-    const result = layerDefinition(layer).build(layer, sources, collected.scope(name, options))
+    const result = layerDefinition(layer).build(
+      layer,
+      sources,
+      collected.scope(name, { layer: name, frozen: frozen.has(name), options }),
+    )
     outputs.set(name, result)
     const after = collected.counts()
     summary.push({
@@ -219,11 +239,25 @@ export function buildModel(model: Model, images: Tensor, options: BuildOptions):
   return { ...collected.finish(), logits, summary, outputs }
 }
 
+function frozenLayers(model: Model, { frozen = [] }: BuildOptions): ReadonlySet<string> {
+  const names = model.layers.map(({ name }) => name)
+  const unknown = frozen.find(name => !names.includes(name))
+  if (unknown !== undefined) throw unknownName(`layer of "${model.name}"`, unknown, names)
+  return new Set(frozen)
+}
+
 /** Number of trained values of a model. */
 export function parameterCount(model: Model): number {
   const images = input('images', 'float32', [1, ...model.input])
   const { parameters } = buildModel(model, images, { training: false })
   return parameters.reduce((sum, { tensor }) => sum + sizeOf(tensor.shape), 0)
+}
+
+/** The layer that is being built. */
+interface Building {
+  readonly layer: string
+  readonly frozen: boolean
+  readonly options: BuildOptions
 }
 
 /** Gathers what the layers of one model ask for. */
@@ -232,24 +266,34 @@ class Collected {
   private readonly buffers: (Omit<Buffer, 'next'> & { next: Tensor | undefined })[] = []
   private readonly randomKeys: string[] = []
   private readonly penalties: Tensor[] = []
+  /** Shared parameters by name: the layer that came first, and what it asked for. */
+  private readonly shared = new Map<string, Building & { asked: string; tensor: Tensor }>()
 
-  scope(path: string, options: BuildOptions): Scope {
+  scope(path: string, building: Building): Scope {
+    const { frozen, options } = building
     const full = (name: string) => `${path}/${name}`
     return {
       path,
       training: options.training,
-      parameter: (name, shape, spec) => this.parameter(full(name), shape, spec, options.training),
-      buffer: (name, shape, spec) => this.buffer(full(name), shape, spec),
+      trainable: !frozen,
+      parameter: (name, shape, spec) => this.parameter(full(name), shape, spec, building),
+      buffer: (name, shape, spec) => this.buffer(full(name), shape, spec, building),
       update: (name, value) => {
         const buffer = this.buffers.find(other => other.name === full(name))
         if (!buffer) throw new UsageError(`layer "${path}": no buffer is named "${name}"`)
-        buffer.next = value
+        if (!frozen) buffer.next = value
       },
       randomKey: name => {
         this.randomKeys.push(full(name))
         return options.randomKey?.(full(name)) ?? input(full(name), 'uint32', [])
       },
-      part: name => this.scope(full(name), options),
+      part: name => this.scope(full(name), building),
+      shared: name => {
+        checkName(name, 'shared name')
+        return {
+          parameter: (part, shape, spec) => this.sharedParameter(`${name}/${part}`, shape, spec, building),
+        }
+      },
     }
   }
 
@@ -273,38 +317,71 @@ class Collected {
     name: string,
     shape: Shape,
     { initializer, fans, regularizer, multiplies }: ParameterOptions,
-    training: boolean,
+    { layer, frozen, options }: Building,
   ): Tensor {
     const turn =
-      training && sizeOf(shape) > SMALL_PARAMETER && multiplies !== undefined && this.isFirst(multiplies)
+      options.training &&
+      !frozen &&
+      sizeOf(shape) > SMALL_PARAMETER &&
+      multiplies !== undefined &&
+      this.isFirst(multiplies)
     const transposed = turn ? input(`transposed/${name}`, 'float32', [shape[1]!, shape[0]!]) : undefined
     const tensor = transposed ? transpose(transposed, [1, 0]) : input(name, 'float32', shape)
     const description = toInitializer(initializer)
+    const taken = this.parameters.find(other => other.name === name)
+    if (taken)
+      throw new UsageError(
+        `layer "${layer}": expected a name of its own for parameter "${name}", which layer "${taken.layer}" has`,
+      )
     this.parameters.push({
       name,
+      layer,
+      frozen,
       tensor,
       ...(transposed ? { transposed } : {}),
       initial: seed => initialize(description, shape, key(seed, 'init', name), fans),
     })
-    if (regularizer) this.penalties.push(penalty(regularizer, tensor))
+    if (regularizer && !frozen) this.penalties.push(penalty(regularizer, tensor))
     return tensor
   }
 
+  private sharedParameter(name: string, shape: Shape, spec: ParameterOptions, building: Building): Tensor {
+    const { initializer, fans, regularizer } = spec
+    const values = { initializer: toInitializer(initializer), fans, regularizer }
+    const asked = `${showShape(shape)} ${JSON.stringify(values)}`
+    const known = this.shared.get(name)
+    const first = known ?? { ...building, asked, tensor: this.parameter(name, shape, spec, building) }
+    this.shared.set(name, first)
+    const fail = (what: string) => new UsageError(`layer "${building.layer}": ${what}`)
+    if (first.asked !== asked)
+      throw fail(`expected "${name}" as layer "${first.layer}" has it, ${first.asked}, received ${asked}`)
+    if (building.frozen && !first.frozen)
+      throw fail(`it is frozen, but shares "${name}" with layer "${first.layer}", which is trained`)
+    return first.tensor
+  }
+
   /**
-   * Whether a tensor depends on no parameter. A matrix that multiplies it is read in one direction only, forwards, and
+   * Whether a tensor depends on no trained parameter. A matrix that multiplies it is read in one direction only, forwards, and
    * twice as fast with its rows as columns; others are also read backwards, where the gain would be lost.
    */
   private isFirst(tensor: Tensor): boolean {
-    const own = new Set(this.parameters.map(({ tensor: other, transposed }) => (transposed ?? other).node))
+    const trained = this.parameters.filter(parameter => !parameter.frozen)
+    const own = new Set(trained.map(({ tensor: other, transposed }) => (transposed ?? other).node))
     return !topological([tensor]).some(node => own.has(node))
   }
 
-  private buffer(name: string, shape: Shape, { initial, redraw }: BufferOptions): Tensor {
+  private buffer(
+    name: string,
+    shape: Shape,
+    { initial, redraw }: BufferOptions,
+    { layer, frozen }: Building,
+  ): Tensor {
     const tensor = input(name, 'float32', shape)
     this.buffers.push({
       name,
+      layer,
       tensor,
-      redraw,
+      redraw: frozen ? undefined : redraw,
       next: undefined,
       initial: (seed, epoch) =>
         Float32Array.from(

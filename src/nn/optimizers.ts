@@ -1,7 +1,8 @@
 /**
- * Optimizers: frozen descriptions, and their updates on a graph. The updates are those of Keras 3 (keras/src/optimizers),
- * written with as few passes over the weights as they need: where Keras keeps an average `(1 - b) sum b^i g`, the slot
- * holds the sum without its constant factor, which then sits in the scalars of the step.
+ * Optimizers: frozen descriptions, and their updates on a graph. The updates are those of Keras 3
+ * (keras/src/optimizers), written with as few passes over the weights as they need: where Keras keeps
+ * an average `(1 - b) sum b^i g`, the slot holds the sum without its constant factor, which then sits
+ * in the scalars of the step.
  */
 import type { Tensor } from '../graph/node.ts'
 import { add, div, max, mul, relu, sqrt, sub } from '../graph/ops/elementwise.ts'
@@ -61,8 +62,8 @@ export type Optimizer = {
 }[OptimizerName]
 
 /**
- * Gradient descent. `v' = momentum v + learningRate g; w' = w - v'`, with Nesterov `w' = w - momentum v' - learningRate g`.
- * Defaults: learningRate 0.01, momentum 0, nesterov false.
+ * Gradient descent. `v' = momentum v + learningRate g; w' = w - v'`, with Nesterov
+ * `w' = w - momentum v' - learningRate g`. Defaults: learningRate 0.01, momentum 0, nesterov false.
  */
 export function sgd(options: Partial<SgdOptions> = {}): Optimizer {
   const full = complete('sgd', { learningRate: 0.01, momentum: 0, nesterov: false }, options)
@@ -72,9 +73,9 @@ export function sgd(options: Partial<SgdOptions> = {}): Optimizer {
 }
 
 /**
- * `v' = rho v + (1 - rho) g^2; w' = w - learningRate g / sqrt(v' + epsilon)`; centered: v' less the square of the
- * gradients' average. Hinton, lecture notes, 2012.
- * Defaults: learningRate 0.001, rho 0.9, momentum 0, epsilon 1e-7, centered false.
+ * `v' = rho v + (1 - rho) g^2; w' = w - learningRate g / sqrt(v' + epsilon)`; centered: v' less the square of
+ * the gradients' average. Hinton, lecture notes, 2012. Defaults: learningRate 0.001, rho 0.9, momentum 0,
+ * epsilon 1e-7, centered false.
  */
 export function rmsprop(options: Partial<RmspropOptions> = {}): Optimizer {
   const defaults = { learningRate: 0.001, rho: 0.9, momentum: 0, epsilon: 1e-7, centered: false }
@@ -88,8 +89,8 @@ export function rmsprop(options: Partial<RmspropOptions> = {}): Optimizer {
 
 /**
  * `m' = beta1 m + (1 - beta1) g; v' = beta2 v + (1 - beta2) g^2; w' = w - a_t m' / (sqrt(v') + epsilon)` with
- * `a_t = learningRate sqrt(1 - beta2^t) / (1 - beta1^t)`; amsgrad: the largest v' so far. Kingma and Ba, ICLR 2015.
- * Defaults: learningRate 0.001, beta1 0.9, beta2 0.999, epsilon 1e-7, amsgrad false.
+ * `a_t = learningRate sqrt(1 - beta2^t) / (1 - beta1^t)`; amsgrad: the largest v' so far. Kingma and Ba, ICLR
+ * 2015. Defaults: learningRate 0.001, beta1 0.9, beta2 0.999, epsilon 1e-7, amsgrad false.
  */
 export function adam(options: Partial<AdamOptions> = {}): Optimizer {
   const full = complete('adam', adamDefaults, options)
@@ -107,8 +108,8 @@ export function adamW(options: Partial<AdamOptions> = {}): Optimizer {
 }
 
 /**
- * Adam with Nesterov's momentum and the momentum schedule `beta1 (1 - 0.96^t / 2)`. Dozat, ICLR workshop 2016.
- * Defaults: learningRate 0.001, beta1 0.9, beta2 0.999, epsilon 1e-7.
+ * Adam with Nesterov's momentum and the momentum schedule `beta1 (1 - 0.96^t / 2)`. Dozat, ICLR workshop
+ * 2016. Defaults: learningRate 0.001, beta1 0.9, beta2 0.999, epsilon 1e-7.
  */
 export function nadam(options: Partial<NadamOptions> = {}): Optimizer {
   const defaults = { learningRate: 0.001, beta1: 0.9, beta2: 0.999, epsilon: 1e-7 }
@@ -261,7 +262,9 @@ function nadamRule({ beta1, beta2, epsilon }: NadamOptions): Rule {
   }
 }
 
-/** The product of `1 - 0.96^i / 2` over i = 1 .. step; the factors after the first thousand are 1 in float64. */
+/**
+ * The product of `1 - 0.96^i / 2` over i = 1 .. step; the factors after the first thousand are 1 in float64.
+ */
 function nesterovProduct(step: number): number {
   let product = 1
   for (let i = 1; i <= Math.min(step, 1000); i++) product *= 1 - 0.5 * 0.96 ** i
@@ -302,8 +305,8 @@ function ruleOf(description: Optimizer): Rule {
 }
 
 /**
- * The update that a description stands for. The bounds on gradients are not in it (`clipGradients` in clipping.ts takes
- * the description): they look at all parameters together.
+ * The update that a description stands for. The bounds on gradients are not in it (`clipGradients` in
+ * clipping.ts takes the description): they look at all parameters together.
  * @throws UsageError where the optimizer is unknown, or an option out of range
  */
 export function optimizerRule(description: Optimizer): OptimizerRule {
@@ -322,7 +325,8 @@ export function optimizerRule(description: Optimizer): OptimizerRule {
     scalars,
     update(parameter, gradient, slots, given) {
       const { change, slots: next } = rule.change(gradient, slots, given)
-      // Added to the change: a factor 1 - decay would be rounded to float32's spacing at 1, and a small decay with it.
+      // Added to the change: a factor 1 - decay would be rounded to float32's spacing at 1,
+      // and a small decay with it.
       const total = weightDecay === undefined ? change : add(mul(parameter, given.decay!), change)
       return { parameter: sub(parameter, total), slots: next }
     },

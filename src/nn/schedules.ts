@@ -207,6 +207,14 @@ export function learningRateAt(rate: number | Schedule, step: number): number {
   }
 }
 
+/** The rate that a schedule is written with: its largest but for its restarts. A number is its own. */
+export function peakLearningRate(rate: number | Schedule): number {
+  if (typeof rate === 'number') return rate
+  if (rate.schedule === 'piecewiseConstantDecay') return Math.max(...rate.values)
+  if (rate.schedule === 'cosineDecay') return rate.warmupTarget ?? rate.initialLearningRate
+  return rate.initialLearningRate
+}
+
 function periods({ decaySteps, staircase }: RateDecay, step: number): number {
   return staircase ? Math.floor(step / decaySteps) : step / decaySteps
 }

@@ -17,15 +17,27 @@ import {
   unsupported,
 } from './wire.ts'
 
-/** Graphs within graphs; real models nest two or three deep, and a damaged file must not exhaust the stack. */
+/**
+ * Graphs within graphs; real models nest two or three deep, and a damaged file must not exhaust the stack.
+ */
 const DEEPEST = 64
 
+export interface DecodeOptions {
+  /** Read floats of 16 bits as float32, as Fovea holds them; programs that compute with them change. Default: refused. */
+  readonly widen?: boolean
+}
+
+/** Where in the nesting, and how. */
+interface Place extends DecodeOptions {
+  readonly depth: number
+}
+
 /**
- * Reads a model, also one that another tool wrote. Documentation texts, the shapes of inner values and training
- * information are skipped; what would change the meaning when skipped (sparse or external tensors, functions,
- * element types that Fovea does not hold) is refused with a `FoveaError`.
+ * Reads a model, also one that another tool wrote. Documentation texts, the shapes of inner values and
+ * training information are skipped; what would change the meaning when skipped (sparse or external tensors,
+ * functions, element types that Fovea does not hold) is refused with a `FoveaError`.
  */
-export function decodeModel(bytes: Uint8Array): OnnxModel {
+export function decodeModel(bytes: Uint8Array, options: DecodeOptions = {}): OnnxModel {
   let irVersion: number | undefined
   let producer = ''
   let graph: OnnxGraph | undefined
@@ -34,7 +46,7 @@ export function decodeModel(bytes: Uint8Array): OnnxModel {
   for (const field of readFields(bytes)) {
     if (field.number === 1) irVersion = readInteger(field)
     else if (field.number === 2) producer = readString(field)
-    else if (field.number === 7) graph = graphOf(readBytes(field), 0)
+    else if (field.number === 7) graph = graphOf(readBytes(field), { ...options, depth: 0 })
     else if (field.number === 8) opsets.push(opsetOf(field))
     else if (field.number === 14) metadata.push(entryOf(field))
     else if (field.number === 25) throw unsupported('functions of the model')
@@ -69,25 +81,25 @@ function entryOf(field: Field): [string, string] {
   return [key, value]
 }
 
-function graphOf(bytes: Uint8Array, depth: number): OnnxGraph {
-  if (depth > DEEPEST) throw corrupt(`graphs are nested more than ${DEEPEST} deep`)
+function graphOf(bytes: Uint8Array, place: Place): OnnxGraph {
+  if (place.depth > DEEPEST) throw corrupt(`graphs are nested more than ${DEEPEST} deep`)
   let name = ''
   const nodes: OnnxNode[] = []
   const initializers: OnnxGraph['initializers'][number][] = []
   const inputs: ValueInfo[] = []
   const outputs: ValueInfo[] = []
   for (const field of readFields(bytes)) {
-    if (field.number === 1) nodes.push(nodeOf(readBytes(field), depth))
+    if (field.number === 1) nodes.push(nodeOf(readBytes(field), place))
     else if (field.number === 2) name = readString(field)
-    else if (field.number === 5) initializers.push(decodeTensor(readBytes(field)))
-    else if (field.number === 11) inputs.push(valueInfoOf(readBytes(field)))
-    else if (field.number === 12) outputs.push(valueInfoOf(readBytes(field)))
+    else if (field.number === 5) initializers.push(decodeTensor(readBytes(field), place))
+    else if (field.number === 11) inputs.push(valueInfoOf(readBytes(field), place))
+    else if (field.number === 12) outputs.push(valueInfoOf(readBytes(field), place))
     else if (field.number === 15) throw unsupported('sparse initializers')
   }
   return { name, nodes, initializers, inputs, outputs }
 }
 
-function nodeOf(bytes: Uint8Array, depth: number): OnnxNode {
+function nodeOf(bytes: Uint8Array, place: Place): OnnxNode {
   let op = ''
   let name: string | undefined
   let domain: string | undefined
@@ -99,7 +111,7 @@ function nodeOf(bytes: Uint8Array, depth: number): OnnxNode {
     else if (field.number === 2) outputs.push(readString(field))
     else if (field.number === 3) name = readString(field)
     else if (field.number === 4) op = readString(field)
-    else if (field.number === 5) attributes.push(attributeOf(readBytes(field), depth))
+    else if (field.number === 5) attributes.push(attributeOf(readBytes(field), place))
     else if (field.number === 7) domain = readString(field)
   }
   if (op === '') throw corrupt('a node has no operator')
@@ -130,7 +142,7 @@ const kindOfField = new Map<number, AttributeKind>([
   [9, 'strings'],
 ])
 
-function attributeOf(bytes: Uint8Array, depth: number): [string, Attribute] {
+function attributeOf(bytes: Uint8Array, place: Place): [string, Attribute] {
   let name = ''
   let type: number | undefined
   let kind: AttributeKind | undefined
@@ -146,10 +158,10 @@ function attributeOf(bytes: Uint8Array, depth: number): [string, Attribute] {
   if (type !== undefined && type !== 0) kind = kindOfType.get(type)
   if (kind === undefined) throw unsupported(`attribute "${name}" of type ${type ?? 'unknown'}`)
   const own = contents.filter(field => kindOfField.get(field.number) === kind)
-  return [name, contentOf(kind, own, depth, name)]
+  return [name, contentOf(kind, own, place, name)]
 }
 
-function contentOf(kind: AttributeKind, fields: readonly Field[], depth: number, name: string): Attribute {
+function contentOf(kind: AttributeKind, fields: readonly Field[], place: Place, name: string): Attribute {
   if (kind === 'ints') return { ints: fields.flatMap(field => readNumbers(field, 'varint').map(asInteger)) }
   if (kind === 'floats')
     return { floats: fields.flatMap(field => readNumbers(field, 'fixed32').map(asFloat32)) }
@@ -161,11 +173,11 @@ function contentOf(kind: AttributeKind, fields: readonly Field[], depth: number,
   if (kind === 'float') return { float: field === undefined ? 0 : readFloat(field) }
   if (kind === 'string') return { string: field === undefined ? '' : readString(field) }
   if (field === undefined) throw corrupt(`attribute "${name}" has no content`)
-  if (kind === 'tensor') return { tensor: decodeTensor(readBytes(field)).tensor }
-  return { graph: graphOf(readBytes(field), depth + 1) }
+  if (kind === 'tensor') return { tensor: decodeTensor(readBytes(field), place).tensor }
+  return { graph: graphOf(readBytes(field), { ...place, depth: place.depth + 1 }) }
 }
 
-function valueInfoOf(bytes: Uint8Array): ValueInfo {
+function valueInfoOf(bytes: Uint8Array, { widen }: Place): ValueInfo {
   let name = ''
   let type: Uint8Array | undefined
   for (const field of readFields(bytes)) {
@@ -180,7 +192,7 @@ function valueInfoOf(bytes: Uint8Array): ValueInfo {
   let dtype: DType | undefined
   let shape: (number | string)[] | undefined
   for (const field of readFields(tensorType)) {
-    if (field.number === 1) dtype = dtypeOf(readInteger(field), `value "${name}"`)
+    if (field.number === 1) dtype = dtypeOf(readInteger(field), `value "${name}"`, widen)
     else if (field.number === 2) shape = shapeOf(readBytes(field))
   }
   if (dtype === undefined) throw corrupt(`value "${name}" has no element type`)

@@ -6,8 +6,8 @@ import { attributeTypes, elementTypes } from './schema.ts'
 import { Writer } from './wire.ts'
 
 /**
- * The bytes of `model`; the same model gives the same bytes. `float` and `floats` attributes are rounded to float32,
- * the only precision that the format has for them.
+ * The bytes of `model`; the same model gives the same bytes. `float` and `floats` attributes are rounded to
+ * float32, the only precision that the format has for them.
  */
 export function encodeModel(model: OnnxModel): Uint8Array {
   const writer = new Writer()

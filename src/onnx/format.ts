@@ -1,4 +1,6 @@
-/** A model as text for people and for snapshot tests: one node a line, graphs within a node indented below it. */
+/**
+ * A model as text for people and for snapshot tests: one node a line, graphs within a node indented below it.
+ */
 import { type HostTensor, showShape } from '../util/host-tensor.ts'
 import type { Attribute, OnnxGraph, OnnxModel, OnnxNode, ValueInfo } from './model.ts'
 

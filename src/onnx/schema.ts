@@ -1,4 +1,6 @@
-/** Numbers that ONNX gives to element types and attribute types: onnx.proto, TensorProto and AttributeProto. */
+/**
+ * Numbers that ONNX gives to element types and attribute types: onnx.proto, TensorProto and AttributeProto.
+ */
 import type { DType } from '../util/host-tensor.ts'
 
 export const elementTypes: Readonly<Record<DType, number>> = {

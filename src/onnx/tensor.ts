@@ -1,4 +1,5 @@
 /** Reads a TensorProto: raw bytes, or the typed lists that other writers use. */
+import { fromBfloat16, fromFloat16 } from '../util/float16.ts'
 import {
   arrayTypes,
   bytesPerElement,
@@ -25,9 +26,15 @@ const dtypes = new Map<number, DType>(
   Object.entries(elementTypes).map(([dtype, type]) => [type, dtype as DType]),
 )
 
-/** The dtype that ONNX numbers `type`; refused when Fovea holds no such values. */
-export function dtypeOf(type: number, where: string): DType {
-  const dtype = dtypes.get(type)
+/** ONNX's numbers of FLOAT16 and BFLOAT16, and what their bits are. */
+const halves = new Map([
+  [10, fromFloat16],
+  [16, fromBfloat16],
+])
+
+/** The dtype that ONNX numbers `type`; refused when Fovea holds no such values, nor is to `widen` them to float32. */
+export function dtypeOf(type: number, where: string, widen = false): DType {
+  const dtype = dtypes.get(type) ?? (widen && halves.has(type) ? 'float32' : undefined)
   if (dtype === undefined) throw unsupported(`element type ${type} of ${where}`)
   return dtype
 }
@@ -43,8 +50,11 @@ const listFields: Readonly<Record<DType, number>> = {
   uint32: 11,
 }
 
-/** The tensor with values of its own: nothing is shared with `bytes`. */
-export function decodeTensor(bytes: Uint8Array): { name: string; tensor: HostTensor } {
+/** The tensor with values of its own: nothing is shared with `bytes`. Floats of 16 bits are read if asked to `widen` them. */
+export function decodeTensor(
+  bytes: Uint8Array,
+  { widen = false }: { readonly widen?: boolean } = {},
+): { name: string; tensor: HostTensor } {
   let name = ''
   let type = 0
   let raw: Uint8Array | undefined
@@ -60,15 +70,26 @@ export function decodeTensor(bytes: Uint8Array): { name: string; tensor: HostTen
     else if (Object.values(listFields).includes(field.number)) lists.push(field)
   }
   const where = `tensor "${name}" ${showShape(shape)}`
-  const dtype = dtypeOf(type, where)
+  const dtype = dtypeOf(type, where, widen)
   if (shape.some(extent => extent < 0)) throw corrupt(`${where} has a negative extent`)
 
-  const values = raw ?? listed(dtype, lists)
+  const half = halves.get(type)
+  const values = half ? bytesOfFloats(half(halfBits(raw, lists))) : (raw ?? listed(dtype, lists))
   const expected = sizeOf(shape) * bytesPerElement[dtype]
   if (values.length !== expected)
     throw corrupt(`${where}: expected ${expected} bytes of ${dtype}, received ${values.length}`)
   // Not slice(): that of a Buffer does not copy.
   return { name, tensor: { dtype, shape, data: new arrayTypes[dtype](new Uint8Array(values).buffer) } }
+}
+
+/** The bits of floats of 16 bits: raw, or one in each value of the list for int32. */
+function halfBits(raw: Uint8Array | undefined, lists: readonly Field[]): Uint16Array {
+  if (!raw) return new Uint16Array(new Int32Array(new Uint8Array(listed('int32', lists)).buffer))
+  return new Uint16Array(new Uint8Array(raw.subarray(0, raw.length - (raw.length % 2))).buffer)
+}
+
+function bytesOfFloats(values: Float32Array): Uint8Array {
+  return new Uint8Array(values.buffer)
 }
 
 /** The bytes of the values of a typed list. */

@@ -8,7 +8,10 @@ const utf8 = new TextEncoder()
 // A byte order mark inside a name is a character of it.
 const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
-/** Writes one message as a list of parts, so that a nested message is never copied before {@link Writer.finish}. */
+/**
+ * Writes one message as a list of parts, so that a nested message is never copied
+ * before {@link Writer.finish}.
+ */
 export class Writer {
   readonly #parts: Uint8Array[] = []
   #length = 0
@@ -85,7 +88,9 @@ export class Writer {
   }
 }
 
-/** One field of a message: a number as it stands on the wire, or the bytes of a text, list or nested message. */
+/**
+ * One field of a message: a number as it stands on the wire, or the bytes of a text, list or nested message.
+ */
 export interface Field {
   readonly number: number
   readonly wireType: number
@@ -187,7 +192,8 @@ class Reader {
   }
 
   varint(): bigint {
-    // Four bytes of seven bits fit a number without a sign: the common case, and ten times faster than a bigint.
+    // Four bytes of seven bits fit a number without a sign: the common case, and ten
+    // times faster than a bigint.
     let low = 0
     for (let shift = 0; shift < 28; shift += 7) {
       const byte = this.#byte()

@@ -1,4 +1,7 @@
-/** The caller's side of an engine: turns calls into messages and replies into values; the same on every platform. */
+/**
+ * The caller's side of an engine: turns calls into messages and replies into values;
+ * the same on every platform.
+ */
 import { FoveaError, UsageError } from '../util/errors.ts'
 import { arrayTypes, bytesOf, type HostTensor, showShape, sizeOf } from '../util/host-tensor.ts'
 import type { Device, Engine, Program, RunCall } from './engine.ts'
@@ -19,7 +22,10 @@ interface Waiting {
   readonly reject: (error: Error) => void
 }
 
-/** Pieces of this size keep the serializer's buffer, which doubles as it grows, from taking twice the data set. */
+/**
+ * Pieces of this size keep the serializer's buffer, which doubles as it grows, from
+ * taking twice the data set.
+ */
 const PIECE_BYTES = 8 * 2 ** 20
 
 export class Client implements Engine {
@@ -155,7 +161,10 @@ function checkTensor(where: string, { dtype, shape, data }: HostTensor): void {
   }
 }
 
-/** A reply's arrays are views of the whole message: with memory of their own they can outlive it, or be transferred. */
+/**
+ * A reply's arrays are views of the whole message: with memory of their own they can
+ * outlive it, or be transferred.
+ */
 function ownValues(reply: unknown): Record<string, HostTensor> {
   const tensors = Object.entries(reply as Record<string, HostTensor>)
   return Object.fromEntries(tensors.map(([name, tensor]) => [name, { ...tensor, data: tensor.data.slice() }]))

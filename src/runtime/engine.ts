@@ -16,8 +16,8 @@ export interface EngineOptions {
 /**
  * Holds named tensors and runs programs on them, off the caller's thread.
  *
- * Requests are answered in the order in which they were made. After `close`, or after the engine has died, every
- * request is rejected with a `FoveaError`.
+ * Requests are answered in the order in which they were made. After `close`, or after the engine has died,
+ * every request is rejected with a `FoveaError`.
  */
 export interface Engine {
   readonly device: Device
@@ -39,7 +39,10 @@ export interface Engine {
 export interface RunCall {
   /** Input -> value, for this call only. */
   readonly feeds?: Readonly<Record<string, HostTensor>>
-  /** Input -> name of a stored tensor. An input neither fed nor bound is taken from the store under its own name. */
+  /**
+   * Input -> name of a stored tensor. An input neither fed nor bound is taken from the
+   * store under its own name.
+   */
   readonly bind?: Readonly<Record<string, string>>
   /** Output -> name under which it stays with the engine: it does not travel. */
   readonly keep?: Readonly<Record<string, string>>

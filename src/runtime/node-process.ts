@@ -1,4 +1,7 @@
-/** The child process of {@link openEngine}: started with a device and a number of threads, it serves one engine. */
+/**
+ * The child process of {@link openEngine}: started with a device and a number of
+ * threads, it serves one engine.
+ */
 import type { InferenceSession } from 'onnxruntime-node'
 import { Host } from './host.ts'
 import type { Message } from './protocol.ts'

@@ -1,10 +1,10 @@
 /**
  * ONNX Runtime in Node: onnxruntime-node in a child process, one for each engine.
  *
- * Why not a worker thread: ONNX Runtime switches a thread to flush denormal numbers to zero when the first session of
- * the process is created, and never again. In every further worker thread of the process training would be two to four
- * times slower and end in other bits. A process of its own also keeps JavaScript's own numbers out of it, and a crash
- * of the runtime takes one engine with it, not the study.
+ * Why not a worker thread: ONNX Runtime switches a thread to flush denormal numbers to zero when the first
+ * session of the process is created, and never again. In every further worker thread of the process training
+ * would be two to four times slower and end in other bits. A process of its own also keeps JavaScript's own
+ * numbers out of it, and a crash of the runtime takes one engine with it, not the study.
  */
 import { type ChildProcess, fork } from 'node:child_process'
 import type { Socket } from 'node:net'
@@ -27,8 +27,8 @@ process.on('exit', () => {
 /**
  * Opens an engine on `device`. An idle engine does not keep the process alive.
  *
- * Signals that reach the whole process group (Ctrl-C) do not end it: the caller decides. After the caller was killed
- * without notice, it ends with the run under way.
+ * Signals that reach the whole process group (Ctrl-C) do not end it: the caller decides. After the caller was
+ * killed without notice, it ends with the run under way.
  */
 export async function openEngine(options: EngineOptions = {}): Promise<Engine> {
   const { device = 'cpu', threads = availableParallelism() } = options
@@ -106,8 +106,9 @@ export async function openEngine(options: EngineOptions = {}): Promise<Engine> {
 }
 
 /**
- * Asks glibc to back large blocks of memory with huge pages: a training step walks through all weights and the optimizer's
- * state, and took about a tenth less time for 1.5 million parameters. Other C libraries ignore the setting.
+ * Asks glibc to back large blocks of memory with huge pages: a training step walks through all weights
+ * and the optimizer's state, and took about a tenth less time for 1.5 million parameters. Other C
+ * libraries ignore the setting.
  */
 function withHugePages(tunables: string | undefined): string {
   return [...(tunables ? [tunables] : []), 'glibc.malloc.hugetlb=1'].join(':')

@@ -4,8 +4,9 @@ import { FoveaError } from '../util/errors.ts'
 import { arrayTypes, type DType, type HostTensor, type TensorData } from '../util/host-tensor.ts'
 
 /**
- * ONNX Runtime reads `tensor`'s memory during each run. Some of its sums begin at the next multiple of 16 bytes, so
- * that their bits depend on the address: values that a message left at an odd place move to memory of their own.
+ * ONNX Runtime reads `tensor`'s memory during each run. Some of its sums begin at the next multiple
+ * of 16 bytes, so that their bits depend on the address: values that a message left at an odd place
+ * move to memory of their own.
  */
 export function ortTensorOf(
   ort: { readonly Tensor: typeof Tensor },

@@ -22,8 +22,8 @@ export function trainedImages(spec: TrainingSpec, dataSet: DataSet): number {
 }
 
 /**
- * Estimated seconds of training of a plan, with `workers` trials at a time that do not slow each other down: validation, test
- * and that slowing come on top. Measures on an engine like those that will train.
+ * Estimated seconds of training of a plan, with `workers` trials at a time that do not slow each other down:
+ * validation, test and that slowing come on top. Measures on an engine like those that will train.
  */
 export async function estimateSeconds(
   trials: readonly PlannedTrial[],

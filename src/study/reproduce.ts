@@ -1,4 +1,6 @@
-/** A paper's protocol as trials, a pool of engines that runs them, and its claims beside what was measured. */
+/**
+ * A paper's protocol as trials, a pool of engines that runs them, and its claims beside what was measured.
+ */
 import { join } from 'node:path'
 import { compileTraining } from '../compile/train-program.ts'
 import type { DataSet } from '../data/data-set.ts'
@@ -104,8 +106,8 @@ export interface EndedTrial {
 }
 
 /**
- * Runs trials on a pool of engines. A trial that fails (diverges, or its engine's process dies) does not end the others;
- * an interruption, a wrong request or a fault of Fovea ends all, each at its checkpoint.
+ * Runs trials on a pool of engines. A trial that fails (diverges, or its engine's process dies) does not end
+ * the others; an interruption, a wrong request or a fault of Fovea ends all, each at its checkpoint.
  *
  * @returns the results of the trials that ended well, in the plan's order
  */

@@ -1,11 +1,12 @@
 /** Checkpoints: all that a trial needs to go on, in one safetensors file. */
 import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { z } from 'zod'
 import { type Device, devices } from '../runtime/engine.ts'
 import { FoveaError } from '../util/errors.ts'
 import type { HostTensor } from '../util/host-tensor.ts'
+import { decodeSafetensors, encodeSafetensors } from '../weights/safetensors.ts'
 import { writeFileAtomic } from './files.ts'
-import { decodeSafetensors, encodeSafetensors } from './safetensors.ts'
 import { type EpochRecord, specHash, type TrainingSpec } from './spec.ts'
 
 /** Where a trial stands, besides its tensors. */
@@ -49,6 +50,15 @@ export interface Checkpoint {
 
 const BEST = 'best/'
 const FORMAT = 'fovea checkpoint 1'
+
+/** The checkpoint of a trial's folder. */
+export const checkpointIn = (directory: string): string => join(directory, 'checkpoint.safetensors')
+
+/** The trained values of a trial: those of its best epoch where early stopping kept them, else the last. */
+export function trainedValues({ state, best }: Checkpoint): Checkpoint['state'] {
+  if (best) return best
+  return Object.fromEntries(Object.entries(state).filter(([name]) => !name.startsWith('optimizer/')))
+}
 
 /** Writes a checkpoint under a temporary name and renames it: a reader finds the old one or the new one, whole. */
 export async function saveCheckpoint(
@@ -109,9 +119,13 @@ const specSchema = z.looseObject({
   split: z.looseObject({}),
   loss: z.looseObject({ loss: z.string() }),
   optimizer: z.looseObject({ optimizer: z.string() }),
+  augmentation: z.array(z.looseObject({ augmentation: z.string() })).optional(),
   batchSize: z.int().positive(),
   epochs: z.int().positive(),
   seed: z.int().nonnegative(),
+  weights: z.looseObject({ source: z.string(), hash: z.string() }).optional(),
+  frozen: z.array(z.string()).optional(),
+  backbone: z.object({ layers: z.array(z.string()), learningRate: z.number() }).optional(),
 })
 
 /**

@@ -2,11 +2,11 @@
 import { compileEvaluation, type EvaluateProgram } from '../compile/evaluate-program.ts'
 import type { DataSet } from '../data/data-set.ts'
 import { input } from '../graph/ops/source.ts'
-import type { Loss } from '../nn/losses.ts'
 import { buildModel, type Model } from '../nn/model.ts'
 import type { Engine, Program } from '../runtime/engine.ts'
 import { UsageError } from '../util/errors.ts'
 import { hostTensor, showShape } from '../util/host-tensor.ts'
+import type { TrainingSpec } from './spec.ts'
 
 /** A split's result. */
 export interface Evaluation {
@@ -39,17 +39,18 @@ export function checkClasses(model: Model, { name, imageShape, classes }: DataSe
 
 const BATCH = 500
 
+/** What of a trial its evaluation depends on. */
+type EvaluationSpec = Pick<TrainingSpec, 'model' | 'loss' | 'frozen'>
+
 /** Evaluates a model on an engine that holds its parameters, its buffers and the images. */
 export class Evaluator {
   private readonly programs = new Map<number, Program>()
   private readonly engine: Engine
-  private readonly model: Model
-  private readonly loss: Loss
+  private readonly spec: EvaluationSpec
 
-  constructor(engine: Engine, model: Model, loss: Loss) {
+  constructor(engine: Engine, spec: EvaluationSpec) {
     this.engine = engine
-    this.model = model
-    this.loss = loss
+    this.spec = spec
   }
 
   /** Evaluates the images at `indices` of a stored split: `images` and `labels` name its tensors. */
@@ -89,7 +90,8 @@ export class Evaluator {
   private async program(batchSize: number): Promise<Program> {
     const known = this.programs.get(batchSize)
     if (known) return known
-    const compiled: EvaluateProgram = compileEvaluation(this.model, this.loss, batchSize)
+    const { model, loss, frozen } = this.spec
+    const compiled: EvaluateProgram = compileEvaluation(model, loss, batchSize, frozen)
     const program = await this.engine.load(compiled.bytes)
     this.programs.set(batchSize, program)
     return program

@@ -5,11 +5,12 @@ import { minibatchOrder, splitTraining, type TrainingSplit } from '../data/split
 import { learningRateAt } from '../nn/schedules.ts'
 import type { Engine, Program } from '../runtime/engine.ts'
 import { FoveaError, UsageError } from '../util/errors.ts'
-import { type HostTensor, hostTensor, sameShape, showShape, sizeOf } from '../util/host-tensor.ts'
-import { bitsAt, key } from '../util/random.ts'
+import { type HostTensor, hostTensor, sameShape, showShape } from '../util/host-tensor.ts'
 import { type Checkpoint, checkResumable, type Position, saveCheckpoint } from './checkpoint.ts'
 import { checkClasses, Evaluator } from './evaluate.ts'
 import { checkSpec, type EpochRecord, type TrainEvent, type TrainingSpec } from './spec.ts'
+import { stepKeys } from './step-keys.ts'
+import { checkStart, parameterCounts } from './transfer.ts'
 
 export interface FitOptions {
   readonly engine: Engine
@@ -20,6 +21,8 @@ export interface FitOptions {
   readonly checkpoint?: { readonly path: string /** Default: 15. */; readonly everySeconds?: number }
   /** Goes on from here. */
   readonly resume?: Checkpoint
+  /** The values that `spec.weights` names, by the model's names. Needed where they are and nothing is resumed. */
+  readonly weights?: Readonly<Record<string, HostTensor>>
 }
 
 export interface FitResult {
@@ -30,6 +33,8 @@ export interface FitResult {
   readonly values: Readonly<Record<string, HostTensor>>
   /** Number of trained values. */
   readonly parameters: number
+  /** Number of values of frozen parameters. */
+  readonly frozenParameters: number
   readonly programHash: string
 }
 
@@ -110,7 +115,7 @@ class Trainer {
     this.split = split
     this.options = options
     this.engine = options.engine
-    this.evaluator = new Evaluator(options.engine, spec.model, spec.loss)
+    this.evaluator = new Evaluator(options.engine, spec)
   }
 
   async run(): Promise<FitResult> {
@@ -119,11 +124,10 @@ class Trainer {
     await this.start(main.compiled)
     // At once, so that a run killed at any moment can be resumed.
     if (!this.options.resume) await this.save()
-    const parameters = main.compiled.state.filter(tensor => tensor.kind === 'parameter')
-    const parameterCount = parameters.reduce((sum, tensor) => sum + sizeOf(tensor.shape), 0)
+    const counts = parameterCounts(main.compiled)
     this.emit({
       type: 'begin',
-      parameters: parameterCount,
+      ...counts,
       trainImages: this.split.train.length,
       validationImages: this.split.validation.length,
       stepsPerEpoch: this.stepsPerEpoch,
@@ -138,7 +142,7 @@ class Trainer {
       history: this.position.history,
       epoch: this.position.best?.epoch ?? this.position.epoch,
       values,
-      parameters: parameterCount,
+      ...counts,
       programHash: main.compiled.hash,
     }
   }
@@ -166,7 +170,8 @@ class Trainer {
 
   /** Puts the state to start from into the engine. */
   private async start({ state }: TrainProgram): Promise<void> {
-    const { resume } = this.options
+    const { resume, weights } = this.options
+    if (!resume) checkStart(this.spec, weights)
     const values: Record<string, HostTensor> = {}
     for (const { name, shape, initial } of state) {
       const saved = resume?.state[name]
@@ -174,7 +179,7 @@ class Trainer {
         throw new FoveaError(
           `${this.options.checkpoint?.path ?? 'resume'}: expected "${name}" of shape ${showShape(shape)}, received ${saved ? showShape(saved.shape) : 'none'}`,
         )
-      values[name] = saved ?? { dtype: 'float32', shape, data: initial(this.spec.seed) }
+      values[name] = saved ?? weights?.[name] ?? { dtype: 'float32', shape, data: initial(this.spec.seed) }
     }
     await this.engine.write(values)
     if (!resume) return
@@ -261,11 +266,6 @@ class Trainer {
       const update = position.updates + i
       return compiled.scalars(update + 1, learningRateAt(spec.optimizer.learningRate, update))
     })
-    const keys = compiled.randomKeys.map(name => {
-      const stream = key(spec.seed, 'step', name)
-      const bits = Uint32Array.from({ length: steps }, (_, i) => bitsAt(stream, position.updates + i))
-      return [`keys/${name}`, { dtype: 'uint32', shape: [steps, 1], data: bits }] as const
-    })
     return {
       feeds: {
         steps: hostTensor('int64', [], [steps]),
@@ -275,7 +275,7 @@ class Trainer {
           data: order.slice(from, from + steps * size),
         } as const,
         scalars: hostTensor('float32', [steps, numbers[0]!.length], numbers.flat()),
-        ...Object.fromEntries(keys),
+        ...stepKeys(compiled.randomKeys, spec.seed, position.updates, steps),
       },
       bind: STORED_TRAIN,
       keep: compiled.keep,

@@ -1,11 +1,14 @@
 /** What defines a trial: plain data that can be hashed, stored, and run again. */
+import type { BackboneRate } from '../compile/train-program.ts'
 import type { DataSet } from '../data/data-set.ts'
 import type { SplitOptions } from '../data/split.ts'
+import { type Augmentation, checkAugmentations, withMean } from '../nn/augment/descriptions.ts'
 import { crossEntropy, type Loss } from '../nn/losses.ts'
 import type { Model } from '../nn/model.ts'
 import { adam, type Optimizer } from '../nn/optimizers.ts'
 import { checkInteger, checkRange, UsageError } from '../util/errors.ts'
 import { hashJson } from '../util/hash.ts'
+import type { Shape } from '../util/host-tensor.ts'
 
 /** Keeps the parameters of the epoch that is best on the validation split, and stops when it no longer improves. */
 export interface EarlyStopping {
@@ -14,6 +17,28 @@ export interface EarlyStopping {
   readonly patience?: number
   /** What counts as improvement. Default: 0. */
   readonly minDelta?: number
+}
+
+/** A tensor of the model that starts from the seed, although the trial starts from weights. */
+export interface FreshTensor {
+  readonly name: string
+  readonly shape: Shape
+  /** Its shape in the weights, where they have one of its name. */
+  readonly received?: Shape
+}
+
+/** What a trial starts from, where that is not the seed alone: values that match the model's by name and shape. */
+export interface LoadedWeights {
+  /** The folder of a run, a file, or `imagenet`, as it was asked for. The trial's hash does not depend on it. */
+  readonly source: string
+  /** SHA-256 of the names, shapes and values that were loaded. */
+  readonly hash: string
+  readonly loaded: { readonly tensors: number; readonly values: number }
+  /** Of all tensors of the model, parameters and buffers. */
+  readonly all: { readonly tensors: number; readonly values: number }
+  readonly fresh: readonly FreshTensor[]
+  /** Names of the weights that the model does not have. */
+  readonly unused: readonly string[]
 }
 
 /** A trial. The defaults are those of {@link trainingSpec}. */
@@ -34,14 +59,23 @@ export interface TrainingSpec {
   readonly seed: number
   /** With it, the parameters of the best epoch are restored at the end. Default: none. */
   readonly earlyStopping?: EarlyStopping
+  /** What the model starts from, besides the seed. Default: the seed alone. */
+  readonly weights?: LoadedWeights
+  /** Names of the layers that are not trained, as Keras's `trainable = False`. Default: none. */
+  readonly frozen?: readonly string[]
+  /** Layers that learn at a rate of their own. Default: none. */
+  readonly backbone?: BackboneRate
+  /** What becomes of the training images of each step, in this order. Default: nothing. */
+  readonly augmentation?: readonly Augmentation[]
 }
 
-/** The specification of a trial of `model` on a loaded data set. */
+/** The specification of a trial of `model` on a loaded data set, whose mean `cutout` fills with. */
 export function trainingSpec(
   model: Model,
   dataSet: DataSet,
   options: Partial<Omit<TrainingSpec, 'model' | 'dataSet'>> = {},
 ): TrainingSpec {
+  const { augmentation = [], ...others } = options
   return {
     model,
     dataSet: { name: dataSet.name, hash: dataSet.hash },
@@ -51,7 +85,8 @@ export function trainingSpec(
     batchSize: 32,
     epochs: 10,
     seed: 1,
-    ...options,
+    ...others,
+    ...(augmentation.length > 0 ? { augmentation: withMean(augmentation, dataSet.train.images) } : {}),
   }
 }
 
@@ -60,6 +95,7 @@ export function checkSpec(spec: TrainingSpec): void {
   checkInteger('train', 'epochs', spec.epochs, 1)
   checkInteger('train', 'batchSize', spec.batchSize, 1)
   checkInteger('train', 'seed', spec.seed, 0)
+  checkAugmentations(spec.augmentation ?? [], spec.model.input)
   if (!spec.earlyStopping) return
   checkInteger('earlyStopping', 'patience', spec.earlyStopping.patience ?? 0, 0)
   checkRange('earlyStopping', 'minDelta', spec.earlyStopping.minDelta ?? 0, 0)
@@ -67,8 +103,10 @@ export function checkSpec(spec: TrainingSpec): void {
     throw new UsageError('earlyStopping: expected a validation split to watch, received validation 0')
 }
 
-/** Identifies what is trained: equal specifications have equal hashes. */
-export const specHash = (spec: TrainingSpec): string => hashJson(spec)
+/** Identifies what is trained: equal specifications have equal hashes. Where its weights were read is no part of it. */
+export function specHash({ weights, ...spec }: TrainingSpec): string {
+  return hashJson(weights ? { ...spec, weights: weights.hash } : spec)
+}
 
 /** What an epoch gave. Accuracies are fractions 0..1; losses are means over images, with the model's penalties. */
 export interface EpochRecord {
@@ -90,7 +128,10 @@ export interface EpochRecord {
 export type TrainEvent =
   | {
       readonly type: 'begin'
+      /** Trained values. */
       readonly parameters: number
+      /** Values of frozen parameters. */
+      readonly frozenParameters: number
       readonly trainImages: number
       readonly validationImages: number
       readonly stepsPerEpoch: number

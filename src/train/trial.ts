@@ -7,12 +7,13 @@ import type { DataSet } from '../data/data-set.ts'
 import { makeFolder } from '../data/make-folder.ts'
 import type { Engine } from '../runtime/engine.ts'
 import { FoveaError, UsageError } from '../util/errors.ts'
-import { type Checkpoint, loadCheckpoint } from './checkpoint.ts'
+import { checkpointIn, loadCheckpoint } from './checkpoint.ts'
 import { Evaluator } from './evaluate.ts'
 import { removeUnfinished, writeFileAtomic } from './files.ts'
 import { type FitOptions, fit, storeTrainingImages } from './fit.ts'
 import { withLock } from './lock.ts'
-import { type EpochRecord, specHash, type TrainingSpec } from './spec.ts'
+import { type EpochRecord, type LoadedWeights, specHash, type TrainingSpec } from './spec.ts'
+import { weightsOf } from './transfer.ts'
 import { foveaVersion } from './version.ts'
 
 /** The document that a finished trial leaves as `result.json`, and that `fovea train --json` prints. */
@@ -23,6 +24,10 @@ export interface TrialResult {
   readonly seed: number
   /** Number of trained values. */
   readonly parameters: number
+  /** Number of values of frozen parameters, where layers are frozen. */
+  readonly frozenParameters?: number
+  /** What the trial started from, where that was not the seed alone. */
+  readonly weights?: LoadedWeights
   readonly epochs: readonly EpochRecord[]
   /** The epoch whose parameters were kept and tested. */
   readonly epoch: number
@@ -51,9 +56,10 @@ export interface TrialOptions extends Pick<FitOptions, 'engine' | 'onEvent' | 's
   readonly resume?: boolean
   /** Between checkpoints. Default: 15. */
   readonly everySeconds?: number
+  /** The values of `spec.weights`, where they are at hand. Default: read from their source when the trial begins. */
+  readonly weights?: FitOptions['weights']
 }
 
-export const checkpointIn = (directory: string): string => join(directory, 'checkpoint.safetensors')
 const resultIn = (directory: string): string => join(directory, 'result.json')
 
 /** What is read of a result that was written before; the rest only goes back into a document. */
@@ -104,12 +110,14 @@ async function runLocked(spec: TrainingSpec, dataSet: DataSet, options: TrialOpt
   await storeTrainingImages(engine, dataSet)
   const checkpoint = exists ? await loadCheckpoint(path) : undefined
   if (resume) await removeUnfinished(path)
+  const weights = checkpoint ? undefined : (options.weights ?? (await weightsOf(spec)))
   const fitted = await fit(spec, dataSet, {
     engine,
     checkpoint: { path, ...(everySeconds === undefined ? {} : { everySeconds }) },
     ...(options.onEvent ? { onEvent: options.onEvent } : {}),
     ...(options.signal ? { signal: options.signal } : {}),
     ...(checkpoint ? { resume: checkpoint } : {}),
+    ...(weights ? { weights } : {}),
   })
   const test = await evaluateTest(engine, spec, dataSet)
   const result: TrialResult = {
@@ -118,6 +126,8 @@ async function runLocked(spec: TrainingSpec, dataSet: DataSet, options: TrialOpt
     dataSet: { name: dataSet.name, hash: dataSet.hash, source: dataSet.source },
     seed: spec.seed,
     parameters: fitted.parameters,
+    ...(spec.frozen ? { frozenParameters: fitted.frozenParameters } : {}),
+    ...(spec.weights ? { weights: spec.weights } : {}),
     epochs: fitted.history,
     epoch: fitted.epoch,
     test,
@@ -165,12 +175,12 @@ async function readResult(directory: string): Promise<TrialResult | undefined> {
 /** Evaluates the model that an engine holds on a data set's test split. */
 export async function evaluateTest(
   engine: Engine,
-  spec: Pick<TrainingSpec, 'model' | 'loss'>,
+  spec: Pick<TrainingSpec, 'model' | 'loss' | 'frozen'>,
   dataSet: DataSet,
 ): Promise<TrialResult['test']> {
   const { images, labels, count } = dataSet.test
   await engine.write({ [STORED_TEST.images]: images, [STORED_TEST.labels]: labels })
-  const evaluator = new Evaluator(engine, spec.model, spec.loss)
+  const evaluator = new Evaluator(engine, spec)
   try {
     const all = Int32Array.from({ length: count }, (_, i) => i)
     const { loss, accuracy } = await evaluator.evaluate(STORED_TEST, all)
@@ -179,10 +189,4 @@ export async function evaluateTest(
     await evaluator.release()
     await engine.free(Object.values(STORED_TEST))
   }
-}
-
-/** The trained values of a trial: those of its best epoch where early stopping kept them, else the last. */
-export function trainedValues({ state, best }: Checkpoint): Checkpoint['state'] {
-  if (best) return best
-  return Object.fromEntries(Object.entries(state).filter(([name]) => !name.startsWith('optimizer/')))
 }

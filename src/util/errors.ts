@@ -61,8 +61,9 @@ function nameDistance(name: string, candidate: string): number {
 }
 
 /**
- * Typing errors, of which a third of the letters, but at least one, may be; infinite beyond. A word that is only begun or
- * a part of the other counts as half an error or a little more, and may be mistyped where it has four letters.
+ * Typing errors, of which a third of the letters, but at least one, may be; infinite beyond. A word that
+ * is only begun or a part of the other counts as half an error or a little more, and may be mistyped
+ * where it has four letters.
  */
 function wordDistance(word: string, whole: string): number {
   const most = Math.min(Math.max(1, Math.floor(word.length / 3)), word.length - 1)
@@ -77,7 +78,10 @@ function wordDistance(word: string, whole: string): number {
   return word.length >= 4 && begun <= most ? begun + 0.5 + missing : Number.POSITIVE_INFINITY
 }
 
-/** Letters to insert, remove, replace, or swap with the next, from `a` to the first 0, 1, 2 ... letters of `b`. */
+/**
+ * Letters to insert, remove, replace, or swap with the next, from `a` to the first 0,
+ * 1, 2 ... letters of `b`.
+ */
 function typingErrors(a: string, b: string): readonly number[] {
   let before: readonly number[] = []
   let row: readonly number[] = Array.from({ length: b.length + 1 }, (_, j) => j)

@@ -2,8 +2,8 @@
  * Keyed, counter-based random numbers: Threefry-2x32 with 20 rounds.
  * Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
  *
- * A stream is a pure function of its key and of the position in it, so that no stream depends on another: adding a
- * layer, a worker or a metric changes nothing else.
+ * A stream is a pure function of its key and of the position in it, so that no stream depends on another:
+ * adding a layer, a worker or a metric changes nothing else.
  */
 import { hashWords } from './hash.ts'
 

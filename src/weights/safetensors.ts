@@ -7,6 +7,7 @@
  *     values    row-major, little-endian, without holes
  */
 import { FoveaError, UsageError } from '../util/errors.ts'
+import { fromBfloat16, fromFloat16 } from '../util/float16.ts'
 import {
   arrayTypes,
   bytesOf,
@@ -27,6 +28,12 @@ const codes: Readonly<Record<DType, string>> = {
   bool: 'BOOL',
 }
 const dtypes = new Map<unknown, DType>(Object.entries(codes).map(([dtype, code]) => [code, dtype as DType]))
+
+/** Floats of 16 bits, which are read as float32: Fovea holds no others. */
+const halves = new Map<unknown, (bits: Uint16Array) => Float32Array>([
+  ['F16', fromFloat16],
+  ['BF16', fromBfloat16],
+])
 
 /** The reference implementation refuses longer headers. */
 const LONGEST_HEADER = 100_000_000
@@ -90,9 +97,10 @@ export function decodeSafetensors(
     if (name === METADATA) continue
     if (!isObject(entry)) return fail(`the entry of "${name}" is not an object`)
     const { dtype: code, shape, data_offsets: span } = entry
-    const dtype = dtypes.get(code)
+    const half = halves.get(code)
+    const dtype = half ? 'float32' : dtypes.get(code)
     if (dtype === undefined) {
-      const known = [...dtypes.keys()].join(', ')
+      const known = [...dtypes.keys(), ...halves.keys()].join(', ')
       throw new FoveaError(
         `${where}: "${name}": expected a dtype of ${known}, received ${JSON.stringify(code)}`,
       )
@@ -103,14 +111,15 @@ export function decodeSafetensors(
     const [begin, end] = span as [number, number]
     if (begin > end || end > values.length)
       return fail(`"${name}": bytes ${begin} to ${end} are not within the ${values.length} bytes of values`)
-    const expected = sizeOf(shape) * bytesPerElement[dtype]
+    const expected = sizeOf(shape) * (half ? 2 : bytesPerElement[dtype])
     if (end - begin !== expected)
       return fail(`"${name}": ${code} ${showShape(shape)} takes ${expected} bytes, received ${end - begin}`)
     spans.push({ name, begin, end })
     // Not slice(): that of a Buffer does not copy.
     const own = new Uint8Array(values.subarray(begin, end))
     if (dtype === 'bool' && own.some(value => value > 1)) return fail(`"${name}": a BOOL is neither 0 nor 1`)
-    tensors.push([name, { dtype, shape, data: new arrayTypes[dtype](own.buffer) }])
+    const data = half ? half(new Uint16Array(own.buffer)) : new arrayTypes[dtype](own.buffer)
+    tensors.push([name, { dtype, shape, data }])
   }
   let covered = 0
   for (const { name, begin, end } of spans.sort((a, b) => a.begin - b.begin || a.end - b.end)) {

@@ -1,4 +1,7 @@
-/** Seraphin Bassas, Hays Johnson and Clemence Granade, "Classification on Image Data", McGill University, March 2022. */
+/**
+ * Seraphin Bassas, Hays Johnson and Clemence Granade, "Classification on Image Data",
+ * McGill University, March 2022.
+ */
 import {
   conv2d,
   type DenseOptions,

@@ -15,6 +15,8 @@ import { centredPixels, chain } from './parts.ts'
 
 const DEPTH = 100
 const GROWTH = 12
+/** Filters of the first convolution. */
+const FIRST = 2 * GROWTH
 const COMPRESSION = 0.5
 const BLOCKS = 3
 /** A layer of a block has two convolutions; the first, the transitions and the classifier are four more. */
@@ -41,17 +43,18 @@ export const densenetBc = architecture({
   least: 4,
   stated: [
     `${BLOCKS} blocks of ${LAYERS} layers: batch normalization, ReLU, 1x1 convolution of ${4 * GROWTH}, batch normalization, ReLU, 3x3 convolution of ${GROWTH}, appended to what the layer read; 0.8M parameters`,
-    'transitions: 1x1 convolution to half the channels, average pooling 2x2',
+    `a first 3x3 convolution of ${FIRST}, twice the growth rate; at the end the mean of each map and one dense layer`,
+    'transitions: batch normalization, 1x1 convolution to half the channels, average pooling 2x2',
     'He initialization',
     'training: SGD with Nesterov momentum 0.9 and weight decay 1e-4, minibatches of 64, 300 epochs, a learning rate of 0.1, a tenth of it at half and at three quarters',
   ],
   assumed: [
     'pixels in -1..1, in the place of each channel less its mean and divided by its standard deviation',
     'no dropout, as the paper with augmented images; it drops 0.2 without',
-    'convolutions without biases',
+    "from the authors' code: ReLU after the batch normalization of a transition, batch normalization and ReLU after the last block, convolutions without biases",
   ],
   network(images, classes) {
-    let channels = 2 * GROWTH
+    let channels = FIRST
     let x = chain(images, [centredPixels(), conv('conv1', channels, 3)])
     for (let block = 1; block <= BLOCKS; block++) {
       for (let n = 1; n <= LAYERS; n++) {

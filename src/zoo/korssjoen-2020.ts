@@ -1,6 +1,6 @@
 /**
- * Dana Korssjoen, "Neural Networks for Image Recognition: Fashioning the Right Architecture", 13 March 2020. Its
- * appendix has the Keras code, so that no layer had to be guessed.
+ * Dana Korssjoen, "Neural Networks for Image Recognition: Fashioning the Right Architecture", 13 March 2020.
+ * Its appendix has the Keras code, so that no layer had to be guessed.
  */
 import { batchNormalization, conv2d, dense, flatten, l2, maxPooling2d } from '../nn/index.ts'
 import { type Architecture, architecture, FASHION_MNIST, type Source } from './architecture.ts'

@@ -56,17 +56,18 @@ const resnet50 = architecture({
   title: 'ResNet50',
   source,
   native: imageNet(224),
+  pretrained: { preprocessing: 'caffe', head: ['avg_pool', 'predictions'] },
   stated: [
     'a convolution 7x7 and 16 bottleneck blocks in four stages, projections where the shape changes (option B)',
     'batch normalization after each convolution, before the activation; He initialization',
   ],
   assumed: [
     "as in Keras's application: convolutions with biases, strides in the first 1x1 convolution of a stage, Glorot uniform",
-    'pixels in -1..1; weights that were trained on ImageNet need BGR channels less their means instead',
+    'pixels in -1..1; for weights that were trained on ImageNet, BGR channels less their means instead',
   ],
-  network(images, classes) {
+  network(images, classes, { pixels }) {
     let x = chain(images, [
-      centredPixels(),
+      pixels,
       zeroPadding2d({ name: 'conv1_pad', padding: 3 }),
       conv2d({ name: 'conv1_conv', filters: 64, kernelSize: 7, strides: 2 }),
       batchNormalization({ name: 'conv1_bn', epsilon: EPSILON }),

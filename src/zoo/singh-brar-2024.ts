@@ -1,10 +1,11 @@
 /**
- * Eknoor Singh and Gurman Brar, "Improvement of Basic CNN Via Biological Mechanism Imitation For Classification of
- * Fashion MNIST Dataset", University of Waterloo, April 22, 2024.
+ * Eknoor Singh and Gurman Brar, "Improvement of Basic CNN Via Biological Mechanism Imitation For
+ * Classification of Fashion MNIST Dataset", University of Waterloo, April 22, 2024.
  *
- * The paper states: Conv2D with relu, a max-pooling layer, flatten, two dense layers; in the sparse network a random
- * sparse layer in the place of the first dense layer; in the third the convolution's outputs inhibited by their
- * neighbours. Training and validation loss over 50 epochs (its figures: 70), on 25 % and 100 % of the data.
+ * The paper states: Conv2D with relu, a max-pooling layer, flatten, two dense layers; in the sparse
+ * network a random sparse layer in the place of the first dense layer; in the third the convolution's
+ * outputs inhibited by their neighbours. Training and validation loss over 50 epochs (its figures: 70),
+ * on 25 % and 100 % of the data.
  */
 import { bernoulli, lateralInhibition, sparseDense } from '../nn/brain/index.ts'
 import { adam, conv2d, crossEntropy, dense, flatten, type Layer, maxPooling2d } from '../nn/index.ts'

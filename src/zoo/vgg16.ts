@@ -1,7 +1,7 @@
 /** VGG16, its layers named as in Keras's applications/vgg16.py. */
-import { conv2d, dense, flatten, maxPooling2d } from '../nn/index.ts'
+import { conv2d, dense, flatten, globalAveragePooling2d, maxPooling2d } from '../nn/index.ts'
 import { architecture, imageNet } from './architecture.ts'
-import { centredPixels, chain } from './parts.ts'
+import { chain } from './parts.ts'
 
 /** The filters of each convolution, block by block. */
 const BLOCKS = [
@@ -22,16 +22,17 @@ export const vgg16 = architecture({
   },
   native: imageNet(224),
   least: 32,
+  pretrained: { preprocessing: 'caffe', head: ['flatten', 'fc1', 'fc2', 'predictions'] },
   stated: [
     'its configuration D: 13 convolutions 3x3 with ReLU in five blocks, a max pooling 2x2 after each, dense layers of 4096 and 4096',
   ],
   assumed: [
     "Keras's initializers (Glorot uniform), and no dropout, as in Keras's application",
-    'pixels in -1..1; weights that were trained on ImageNet need BGR channels less their means instead',
+    'pixels in -1..1; for weights that were trained on ImageNet, BGR channels less their means instead',
   ],
-  network: (images, classes) =>
+  network: (images, classes, { pixels, top }) =>
     chain(images, [
-      centredPixels(),
+      pixels,
       ...BLOCKS.flatMap((block, i) => [
         ...block.map((filters, j) =>
           conv2d({
@@ -44,9 +45,13 @@ export const vgg16 = architecture({
         ),
         maxPooling2d({ name: `block${i + 1}_pool` }),
       ]),
-      flatten({ name: 'flatten' }),
-      dense({ name: 'fc1', units: 4096, activation: 'relu' }),
-      dense({ name: 'fc2', units: 4096, activation: 'relu' }),
+      ...(top === 'pooling'
+        ? [globalAveragePooling2d({ name: 'avg_pool' })]
+        : [
+            flatten({ name: 'flatten' }),
+            dense({ name: 'fc1', units: 4096, activation: 'relu' }),
+            dense({ name: 'fc2', units: 4096, activation: 'relu' }),
+          ]),
       dense({ name: 'predictions', units: classes }),
     ]),
 })

@@ -1,8 +1,10 @@
 /**
- * Quoc Anh Bui and Anshumaan Chauhan, "VisionNet: Investigating the Influence of Brain-Inspired Features on CNNs for
- * the task of Image Classification". VGG16, ResNet50 and Xception, which it fine-tunes, have files of their own.
+ * Quoc Anh Bui and Anshumaan Chauhan, "VisionNet: Investigating the Influence of Brain-Inspired
+ * Features on CNNs for the task of Image Classification". VGG16, ResNet50 and Xception, which it
+ * fine-tunes, have files of their own.
  */
 import { mapAttention, pixelAttention, valueAttention } from '../nn/brain/index.ts'
+import { EXACT_VALUES, GRID_INTERVALS } from '../nn/brain/value-attention.ts'
 import { batchNormalization, conv2d, dense, flatten, type Layer, maxPooling2d, relu } from '../nn/index.ts'
 import { type Architecture, architecture, CIFAR_10, type Source } from './architecture.ts'
 import { chain, hiddenLayers, unitPixels } from './parts.ts'
@@ -15,6 +17,8 @@ const source: Source = {
 
 const FILTERS = [32, 64, 128, 256]
 const WIDTHS = [256, 128, 64]
+/** Length of the queries and keys of attention among feature maps. */
+const MAP_KEY_DIM = 64
 
 /** The layers before the classifier: attention, where there is any, right after each convolution. */
 function body(attention: (n: number) => readonly Layer[]): Layer[] {
@@ -74,27 +78,28 @@ export const visionnet: readonly Architecture[] = [
   variant({ kind: 'plain', title: 'Vanilla CNN', stated: [], assumed: [], attention: () => [] }),
   variant({
     kind: 'attention-1',
-    title: 'CNN, each value attends to all values',
-    stated: ['queries, keys and values by 1x1x1 kernels, one number each; added to the input'],
+    title: 'CNN, attention among all values',
+    stated: [
+      'queries, keys and values by 1x1x1 kernels, one number each, reused over all convolutions; added to the input',
+    ],
     assumed: [
       PLACE,
-      'each layer has its own three weights; the paper shares one set over all layers',
-      'above 4,096 values an image, the response is computed at 257 queries and read in between',
+      `above ${EXACT_VALUES.toLocaleString('en-US')} values an image, the response is computed at ${GRID_INTERVALS + 1} queries and read in between`,
     ],
-    attention: n => [valueAttention({ name: `attention${n}` })],
+    attention: n => [valueAttention({ name: `attention${n}`, shared: 'attention' })],
   }),
   variant({
     kind: 'attention-2',
-    title: 'CNN, each position attends to all positions',
+    title: 'CNN, attention among positions',
     stated: ['one weight for all channels of a position, not shared between layers; added to the input'],
     assumed: [PLACE, 'queries and keys are as long as there are channels'],
     attention: n => [pixelAttention({ name: `attention${n}` })],
   }),
   variant({
     kind: 'attention-3',
-    title: 'CNN, each feature map attends to all maps',
+    title: 'CNN, attention among feature maps',
     stated: ['feature maps are the tokens and their own values; the result is appended to the input'],
-    assumed: [PLACE, 'queries and keys of 64 numbers'],
-    attention: n => [mapAttention({ name: `attention${n}` })],
+    assumed: [PLACE, `queries and keys of ${MAP_KEY_DIM} numbers`],
+    attention: n => [mapAttention({ name: `attention${n}`, keyDim: MAP_KEY_DIM })],
   }),
 ]

@@ -1,4 +1,6 @@
-/** Constance Wang, "Training Fashion MNIST using Neural Networks": a dense network and a convolutional one. */
+/**
+ * Constance Wang, "Training Fashion MNIST using Neural Networks": a dense network and a convolutional one.
+ */
 import { conv2d, dense, flatten, l2, maxPooling2d } from '../nn/index.ts'
 import { type Architecture, architecture, FASHION_MNIST, type Source } from './architecture.ts'
 import { chain, hiddenLayers, unitPixels } from './parts.ts'

@@ -13,7 +13,7 @@ import {
   separableConv2d,
 } from '../nn/index.ts'
 import { architecture, imageNet } from './architecture.ts'
-import { centredPixels, chain } from './parts.ts'
+import { chain } from './parts.ts'
 
 /** A separable convolution and its normalization. */
 const separable = (name: string, filters: number): Layer[] => [
@@ -50,6 +50,7 @@ export const xception = architecture({
   },
   native: imageNet(299),
   least: 7,
+  pretrained: { preprocessing: 'tf', head: ['avg_pool', 'predictions'] },
   stated: [
     'two convolutions, then separable convolutions in 12 blocks with shortcuts and two more, batch normalization after each convolution, global average pooling',
   ],
@@ -57,9 +58,9 @@ export const xception = architecture({
     "as in Keras's application: Glorot uniform, no dropout",
     "pixels in -1..1, as Keras's preprocessing for it",
   ],
-  network(images, classes) {
+  network(images, classes, { pixels }) {
     let x = chain(images, [
-      centredPixels(),
+      pixels,
       conv2d({ name: 'block1_conv1', filters: 32, kernelSize: 3, strides: 2, useBias: false }),
       batchNormalization({ name: 'block1_conv1_bn' }),
       relu({ name: 'block1_conv1_act' }),

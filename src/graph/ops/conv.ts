@@ -49,7 +49,7 @@ export function formOf([h, w, n, c]: Extents, k: number, window: WindowAttribute
   const dense = [...strides, ...dilation].every(step => step === 1)
   const taps = kernel[0] * kernel[1]
   if (taps === 1 && dense && !hasPadding(window)) return { form: 'pointwise' }
-  if (c <= 4) return { form: 'few-channels' }
+  if (c <= 4 && k >= c) return { form: 'few-channels' }
   const [rows, columns] = windowCounts([h, w], window)
   const gathered = rows * columns * n * taps * c
   const forms: { form: ConvForm; work: ConvWork }[] = [

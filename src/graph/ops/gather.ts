@@ -1,7 +1,7 @@
 /** Ops that pick rows, and the counter-based random bits. */
 import { UsageError } from '../../util/errors.ts'
 import { hostTensor, type Shape, showShape, sizeOf } from '../../util/host-tensor.ts'
-import { apply, type OpDefinition, type Tensor } from '../node.ts'
+import { apply, type Lowering, type OpDefinition, type Tensor } from '../node.ts'
 import { cast, equal } from './elementwise.ts'
 import { reshape } from './shape.ts'
 import { constant, sameDType } from './source.ts'
@@ -58,24 +58,16 @@ export function oneHot(labels: Tensor, classes: number, dtype: 'float32' | 'floa
 }
 
 // [hash(element, key) < threshold] as 0 and 1: independent Bernoulli draws, a pure function of the key.
-// Two rounds of multiply and xor-shift over mixed element indices; state that a checkpoint would miss there is none.
+// State that a checkpoint would miss there is none.
 export const RandomMask: OpDefinition = {
   op: 'RandomMask',
-  shape([key], { shape }: { shape: Shape }) {
-    sameDType('RandomMask', [key!, { ...key!, dtype: 'uint32' }])
-    return { dtype: 'float32', shape }
-  },
+  shape: drawn('RandomMask'),
   gradient: { none: 'random numbers depend on no input' },
   onnx(lowering, [key], { attributes }) {
     const { shape, probability } = attributes as { shape: Shape; probability: number }
-    const word = (value: number) => lowering.constant(hostTensor('uint32', [], [value]))
-    const indices = Uint32Array.from({ length: sizeOf(shape) }, (_, i) => mix(i + 1))
-    let z = lowering.emit('BitwiseXor', [lowering.constant(hostTensor('uint32', shape, indices)), key!])[0]!
-    z = lowering.emit('Mul', [z, word(0x9e3779b1)])[0]!
-    const shifted = lowering.emit('BitShift', [z, word(15)], { direction: { string: 'RIGHT' } })[0]!
-    z = lowering.emit('Mul', [lowering.emit('BitwiseXor', [z, shifted])[0]!, word(0x85ebca6b)])[0]!
+    const bits = randomBits(lowering, key!, shape)
     const threshold = Math.min(2 ** 32 - 1, Math.round(probability * 2 ** 32))
-    const drawn = lowering.emit('Less', [z, word(threshold)])[0]!
+    const drawn = lowering.emit('Less', [bits, lowering.constant(hostTensor('uint32', [], [threshold]))])[0]!
     return lowering.emit('Cast', [drawn], { to: { int: 1 } })
   },
 }
@@ -83,6 +75,44 @@ export const RandomMask: OpDefinition = {
 /** A float32 mask of `shape`: 1 with `probability`, else 0. `key` is a uint32 scalar, new for each step. */
 export function randomMask(key: Tensor, shape: Shape, probability: number): Tensor {
   return apply(RandomMask, [key], { shape, probability })
+}
+
+// hash(element, key) / 2^32 in steps of 2^-24: independent uniform draws in [0, 1), a pure function of the key.
+export const RandomUniform: OpDefinition = {
+  op: 'RandomUniform',
+  shape: drawn('RandomUniform'),
+  gradient: { none: 'random numbers depend on no input' },
+  onnx(lowering, [key], { attributes: { shape } }) {
+    const bits = randomBits(lowering, key!, shape)
+    // As many bits as float32 holds: 1 is never reached by rounding.
+    const eight = lowering.constant(hostTensor('uint32', [], [8]))
+    const high = lowering.emit('BitShift', [bits, eight], { direction: { string: 'RIGHT' } })
+    const whole = lowering.emit('Cast', high, { to: { int: 1 } })[0]!
+    return lowering.emit('Mul', [whole, lowering.constant(hostTensor('float32', [], [2 ** -24]))])
+  },
+}
+
+/** float32 numbers of `shape`, uniform in [0, 1), with 24 random bits each. `key` is a uint32 scalar, new for each step. */
+export function randomUniform(key: Tensor, shape: Shape): Tensor {
+  return apply(RandomUniform, [key], { shape })
+}
+
+function drawn(op: string): OpDefinition['shape'] {
+  return ([key], { shape }: { shape: Shape }) => {
+    sameDType(op, [key!, { ...key!, dtype: 'uint32' }])
+    return { dtype: 'float32', shape }
+  }
+}
+
+/** 32 random bits for each element: two rounds of multiply and xor-shift over mixed element indices. */
+function randomBits(lowering: Lowering, key: string, shape: Shape): string {
+  const word = (value: number) => lowering.constant(hostTensor('uint32', [], [value]))
+  const indices = Uint32Array.from({ length: sizeOf(shape) }, (_, i) => mix(i + 1))
+  let z = lowering.emit('BitwiseXor', [lowering.constant(hostTensor('uint32', shape, indices)), key])[0]!
+  z = lowering.emit('Mul', [z, word(0x9e3779b1)])[0]!
+  const shifted = lowering.emit('BitShift', [z, word(15)], { direction: { string: 'RIGHT' } })[0]!
+  z = lowering.emit('BitwiseXor', [z, shifted])[0]!
+  return lowering.emit('Mul', [z, word(0x85ebca6b)])[0]!
 }
 
 /** The finalizer of MurmurHash3 (Appleby, public domain): spreads consecutive integers over all bits. */

@@ -8,6 +8,7 @@ import * as lossOps from './loss.ts'
 import * as normalizeOps from './normalize.ts'
 import * as poolOps from './pool.ts'
 import * as reduceOps from './reduce.ts'
+import * as resampleOps from './resample.ts'
 import * as shapeOps from './shape.ts'
 import * as sourceOps from './source.ts'
 
@@ -17,6 +18,7 @@ const modules = [
   elementwise,
   reduceOps,
   gatherOps,
+  resampleOps,
   convOps,
   poolOps,
   normalizeOps,

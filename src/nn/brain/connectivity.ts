@@ -27,8 +27,8 @@ export type Topographic = {
 export type Connectivity = Bernoulli | FixedFanIn | Topographic
 
 /**
- * Keeps each connection with probability `density`, independently: the number that a unit keeps is binomial. A unit may
- * be left without inputs; its output is then its bias.
+ * Keeps each connection with probability `density`, independently: the number that a unit keeps is binomial.
+ * A unit may be left without inputs; its output is then its bias.
  *
  * @throws UsageError where density is outside (0, 1]
  */
@@ -50,11 +50,11 @@ export function fixedFanIn({ fanIn }: { readonly fanIn: number }): FixedFanIn {
 }
 
 /**
- * Keeps the inputs within `radius` of a unit, in Euclidean distance, where neighbouring inputs are 1 apart. Nothing
- * is drawn.
+ * Keeps the inputs within `radius` of a unit, in Euclidean distance, where neighbouring inputs are 1
+ * apart. Nothing is drawn.
  *
- * - Dense units over flattened maps, with `inputShape` [H, W, C]: units stand in rows on a grid that covers the
- *   [H, W] sheet, of its proportions, and see all channels of the positions within reach.
+ * - Dense units over flattened maps, with `inputShape` [H, W, C]: units stand in rows on a grid that covers
+ *   the [H, W] sheet, of its proportions, and see all channels of the positions within reach.
  * - Dense units over vectors without a sheet: inputs and units stand on a line, evenly.
  * - Filters of a convolution: channels stand on a line, and a filter sees whole channels.
  *
@@ -92,7 +92,9 @@ export function toConnectivity(value: Connectivity): Connectivity {
   }
 }
 
-/** The kernel that a mask is for: [inputs, units], its rows kH kW positions by C channels for a convolution. */
+/**
+ * The kernel that a mask is for: [inputs, units], its rows kH kW positions by C channels for a convolution.
+ */
 export interface KernelExtents {
   /** Inputs of a unit: rows of the kernel. */
   readonly inputs: number
@@ -105,8 +107,8 @@ export interface KernelExtents {
 /**
  * The mask of a kernel, row-major [inputs, units], of 0 and 1: a function of the key.
  *
- * @throws UsageError, naming `where`, for a fan-in above the inputs, an `inputShape` of another size, or a radius that leaves a
- *   unit without inputs
+ * @throws UsageError, naming `where`, for a fan-in above the inputs, an `inputShape` of another size, or a
+ *   radius that leaves a unit without inputs
  */
 export function connectionMask(
   where: string,

@@ -13,7 +13,10 @@ import { sumOverChannels } from './neighbours.ts'
 
 export interface DivisiveNormalizationOptions {
   readonly name?: string
-  /** The pool: neighbouring channels at the same position (default), or neighbouring positions of the same channel. */
+  /**
+   * The pool: neighbouring channels at the same position (default), or neighbouring
+   * positions of the same channel.
+   */
   readonly over?: 'channels' | 'space'
   /** Reach of the pool to each side. Default: all channels; 2 in space. */
   readonly radius?: number
@@ -30,12 +33,14 @@ export interface DivisiveNormalizationOptions {
 }
 
 /**
- * r_i = gamma a_i^n / (sigma^n + s_c sum_j w_ij a_j^n) with a = relu(x): negative values give 0. Any shape to the same
- * shape. The pool holds the unit itself, and its weights w sum to 1: equal ones over 2 radius + 1 channels (or all C),
- * of which those beyond the first and the last are missing; or in space a Gaussian of width radius / 2 over -radius..radius, zeros
- * outside the map. Parameter strength [C] where it is learned, of which the magnitude acts: the denominator stays positive.
+ * r_i = gamma a_i^n / (sigma^n + s_c sum_j w_ij a_j^n) with a = relu(x): negative values give 0. Any shape to
+ * the same shape. The pool holds the unit itself, and its weights w sum to 1: equal ones over 2 radius + 1
+ * channels (or all C), of which those beyond the first and the last are missing; or in space a Gaussian of
+ * width radius / 2 over -radius..radius, zeros outside the map. Parameter strength [C] where it is learned,
+ * of which the magnitude acts: the denominator stays positive.
  *
- * Heeger, Visual Neuroscience 1992, whose exponent is the default; pool and weights vary over the literature, and those here are a choice.
+ * Heeger, Visual Neuroscience 1992, whose exponent is the default; pool and weights vary over the literature,
+ * and those here are a choice.
  *
  * @throws UsageError where an option is out of range
  */
@@ -108,13 +113,13 @@ const LEAST_BETA = 1e-6
 const LEAST_ROOT = 2 ** -18
 
 /**
- * GDN: y_i = x_i / sqrt(beta_i + sum_j gamma_ij x_j^2) over the channels j of each position. Any shape to the same
- * shape. beta and gamma stay positive as squares: beta = betaRoot^2 + 1e-6, gamma = gammaRoot^2, where gammaRoot is what
- * it starts from (sqrt(gamma) on the diagonal, 2^-18 elsewhere) plus the parameter gammaRootChange [C, C], which
- * starts at zero; parameter betaRoot [C]. Always learned.
+ * GDN: y_i = x_i / sqrt(beta_i + sum_j gamma_ij x_j^2) over the channels j of each position. Any shape to the
+ * same shape. beta and gamma stay positive as squares: beta = betaRoot^2 + 1e-6, gamma = gammaRoot^2, where
+ * gammaRoot is what it starts from (sqrt(gamma) on the diagonal, 2^-18 elsewhere) plus the parameter
+ * gammaRootChange [C, C], which starts at zero; parameter betaRoot [C]. Always learned.
  *
- * Balle, Laparra and Simoncelli 2016, arXiv 1511.06281, and its defaults; squares are also how its authors keep the
- * two positive, with a bound in place of 2^-18.
+ * Balle, Laparra and Simoncelli 2016, arXiv 1511.06281, and its defaults; squares are also how its authors
+ * keep the two positive, with a bound in place of 2^-18.
  *
  * @throws UsageError where an option is out of range
  */

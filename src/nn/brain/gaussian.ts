@@ -15,8 +15,9 @@ export function gaussianTaps(radius: number, sigma: number): number[] {
 }
 
 /**
- * `factor` times the filter `taps` over height and over width of x [H, W, N, C]; zeros outside the map. Two products with
- * banded matrices: 15 times faster, forward and backward, than a depthwise convolution with the 5 x 5 taps.
+ * `factor` times the filter `taps` over height and over width of x [H, W, N, C]; zeros outside the map.
+ * Two products with banded matrices: 15 times faster, forward and backward, than a depthwise
+ * convolution with the 5 x 5 taps.
  */
 export function lowPass(x: Tensor, taps: readonly number[], factor = 1): Tensor {
   const [h, w, n, c] = x.shape as readonly [number, number, number, number]

@@ -1,4 +1,5 @@
 /** Brain-inspired mechanisms, as layers. docs/mechanisms.md lists them. */
+export * from './cbam.ts'
 export * from './connectivity.ts'
 export * from './divisive-normalization.ts'
 export * from './k-winners-take-all.ts'

@@ -23,14 +23,14 @@ export interface KWinnersTakeAllOptions {
 }
 
 /**
- * y = x m, m_i = 1 where the boosted value x_i e^(beta (k / n - duty_i)) is among the k largest of the n units that compete,
- * else 0; the gradient is m. Any shape to the same shape. Units that tie with the k-th largest all win: of rectified
- * values with fewer than k above 0 also the zeros, which changes no output.
+ * y = x m, m_i = 1 where the boosted value x_i e^(beta (k / n - duty_i)) is among the k largest of the n
+ * units that compete, else 0; the gradient is m. Any shape to the same shape. Units that tie with the k-th
+ * largest all win: of rectified values with fewer than k above 0 also the zeros, which changes no output.
  *
- * Buffer dutyCycle [C]: how often each channel passed a value above 0, a moving average over T images that starts at k / n.
- * A training step with N images updates it, duty <- duty + (N / T) (share in this batch - duty); evaluation uses it as
- * it stands. Ahmad and Scheinkman 2019, arXiv 1903.11257; k is the same in training and in evaluation, where the authors' code has an
- * option for more in evaluation.
+ * Buffer dutyCycle [C]: how often each channel passed a value above 0, a moving average over T images that
+ * starts at k / n. A training step with N images updates it, duty <- duty + (N / T) (share in this batch -
+ * duty); evaluation uses it as it stands. Ahmad and Scheinkman 2019, arXiv 1903.11257; k is the same in
+ * training and in evaluation, where the authors' code has an option for more in evaluation.
  *
  * @throws UsageError where an option is out of range, or neither or both of density and k are given
  */

@@ -12,7 +12,9 @@ export interface LateralInhibitionOptions {
   readonly radius?: number
   /** Width of the Gaussian, in cells. Default: half the radius. */
   readonly sigma?: number
-  /** s: 0 changes nothing; at 1 a constant map is suppressed completely, away from the border. Default: 0.1. */
+  /**
+   * s: 0 changes nothing; at 1 a constant map is suppressed completely, away from the border. Default: 0.1.
+   */
   readonly strength?: number
   /** Learn one strength for each channel, from `strength` on. Default: false. */
   readonly learned?: boolean
@@ -20,10 +22,10 @@ export interface LateralInhibitionOptions {
 
 /**
  * Subtractive lateral inhibition: y = x - s_c (G * x), where G[i, j] ~ e^(-(i^2 + j^2) / (2 sigma^2)) over
- * -radius..radius, G[0, 0] = 0 and sum G = 1; zeros outside the map. [N, H, W, C] to the same shape. Parameter
- * strength [C] where it is learned; nothing keeps it positive. A generic form, of no one paper: the subtractive
- * inhibition of Hartline and Ratliff 1957 with Gaussian weights, feed-forward. It is linear: a relu before it or after it is a layer of
- * its own.
+ * -radius..radius, G[0, 0] = 0 and sum G = 1; zeros outside the map. [N, H, W, C] to the same shape.
+ * Parameter strength [C] where it is learned; nothing keeps it positive. A generic form, of no one paper: the
+ * subtractive inhibition of Hartline and Ratliff 1957 with Gaussian weights, feed-forward. It is linear: a
+ * relu before it or after it is a layer of its own.
  *
  * @throws UsageError where an option is out of range
  */
@@ -73,10 +75,10 @@ export interface DifferenceOfGaussiansOptions {
 }
 
 /**
- * Centre-surround antagonism: y = relu(x + lambda_c (K * x)), K = G(sigma1) - G(sigma2), each Gaussian scaled to a sum of
- * 1 over -radius..radius in both axes, so that K sums to zero; zeros outside the map. [N, H, W, C] to the same shape.
- * Parameter strength [C] where lambda is learned. The difference of Gaussians is Rodieck's, Vision Research 1965; its
- * use as a layer is generic, of no one paper.
+ * Centre-surround antagonism: y = relu(x + lambda_c (K * x)), K = G(sigma1) - G(sigma2), each Gaussian scaled
+ * to a sum of 1 over -radius..radius in both axes, so that K sums to zero; zeros outside the map.
+ * [N, H, W, C] to the same shape. Parameter strength [C] where lambda is learned. The difference of Gaussians
+ * is Rodieck's, Vision Research 1965; its use as a layer is generic, of no one paper.
  *
  * @throws UsageError where an option is out of range
  */

@@ -16,16 +16,16 @@ export interface LocalResponseNormalizationOptions {
   /** Default: 0.75. */
   readonly beta?: number
   /**
-   * `'none'` (default): alpha as the paper has it, and TensorFlow. `'size'`: alpha / n, as PyTorch and ONNX have it, in
-   * whose units the paper's alpha is 5e-4.
+   * `'none'` (default): alpha as the paper has it, and TensorFlow. `'size'`: alpha / n, as PyTorch and ONNX
+   * have it, in whose units the paper's alpha is 5e-4.
    */
   readonly alphaDividedBy?: 'none' | 'size'
 }
 
 /**
- * y_c = x_c / (k + alpha sum over c' of x_c'^2)^beta, c' = c - floor(n / 2) .. c + floor((n - 1) / 2) within the
- * channels, at each position by itself. Any shape to the same shape. Krizhevsky, Sutskever and Hinton 2012, section
- * 3.3, and its defaults.
+ * y_c = x_c / (k + alpha sum over c' of x_c'^2)^beta, c' = c - floor(n / 2) .. c + floor((n - 1) / 2) within
+ * the channels, at each position by itself. Any shape to the same shape. Krizhevsky, Sutskever and Hinton
+ * 2012, section 3.3, and its defaults.
  *
  * @throws UsageError where an option is out of range
  */

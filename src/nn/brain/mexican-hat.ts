@@ -15,7 +15,9 @@ export interface MexicanHatOptions {
   readonly width?: number
   /** The damping that scales the wavelet. Default: 0.12. */
   readonly strength?: number
-  /** `'one-shot'`: the lateral input is added once. `'equilibrium'` (default): until nothing changes any more. */
+  /**
+   * `'one-shot'`: the lateral input is added once. `'equilibrium'` (default): until nothing changes any more.
+   */
   readonly mode?: 'one-shot' | 'equilibrium'
   /** Learn width and strength, from these values on. Default: false. */
   readonly learned?: boolean
@@ -24,16 +26,19 @@ export interface MexicanHatOptions {
 /**
  * Semantic lateral connectivity. Channels stand on a ring; with d the distance on it and a = strength,
  *
- *     w(d) = a 2 / (sqrt(3 width) pi^(1/4)) (1 - d^2 / width^2) e^(-d^2 / (2 width^2)),  w(0) = 0,  T[i, j] = w(d(i, j))
+ *     w(d) = a 2 / (sqrt(3 width) pi^(1/4)) (1 - d^2 / width^2) e^(-d^2 / (2 width^2)),  w(0) = 0
+ *     T[i, j] = w(d(i, j))
  *     one-shot:     y = x + x T
  *     equilibrium:  y = x (I - T)^-1, to which y <- x + y T converges
  *
- * at each position by itself. Any shape to the same shape; at least 3 channels. T is circulant, so that one Fourier basis
- * diagonalizes it for all widths and strengths: the equilibrium is exact where they are learned, too. Parameters width
- * and strength [1], where they are learned; nothing keeps a learned T's eigenvalues below 1, beyond which there is no equilibrium.
+ * at each position by itself. Any shape to the same shape; at least 3 channels. T is circulant, so that one
+ * Fourier basis diagonalizes it for all widths and strengths: the equilibrium is exact where they are
+ * learned, too. Parameters width and strength [1], where they are learned; nothing keeps a learned T's
+ * eigenvalues below 1, beyond which there is no equilibrium.
  *
- * Weidler et al. 2021, arXiv 2105.09830. Assumed: the wavelet's factor and the default strength, which are those of
- * published code for that paper; the channel opposite on an even ring has no connection, as there; the default width.
+ * Weidler et al. 2021, arXiv 2105.09830. Assumed: the wavelet's factor and the default strength, which
+ * are those of published code for that paper; the channel opposite on an even ring has no connection, as
+ * there; the default width.
  *
  * @throws UsageError where an option is out of range
  */
@@ -123,7 +128,10 @@ function unitWavelet(distance: number, width: number): number {
   return (WAVELET_FACTOR / Math.sqrt(width)) * (1 - scaled) * Math.exp(-scaled / 2)
 }
 
-/** The distance on a ring to its first channel; 0 for the opposite one of an even ring, which has no connection. */
+/**
+ * The distance on a ring to its first channel; 0 for the opposite one of an even ring,
+ * which has no connection.
+ */
 function ringDistance(index: number, count: number): number {
   return 2 * index === count ? 0 : Math.min(index, count - index)
 }

@@ -1,13 +1,11 @@
 /** Multi-head self-attention among the positions of feature maps. */
-import type { Tensor } from '../../graph/node.ts'
-import { add } from '../../graph/ops/elementwise.ts'
 import { matMul } from '../../graph/ops/reduce.ts'
 import { reshape, transpose } from '../../graph/ops/shape.ts'
 import { checkInteger } from '../../util/errors.ts'
 import { type Initializer, type InitializerName, toInitializer } from '../initializers.ts'
 import { describe, featureMaps, type LayerDefinition } from '../layer.ts'
 import { checkFlag } from '../options.ts'
-import { attentionWeights, mapsOf, positions } from './tokens.ts'
+import { attentionWeights, linear, mapsOf, positions } from './tokens.ts'
 
 export interface MultiHeadAttentionOptions {
   readonly name?: string
@@ -22,11 +20,13 @@ export interface MultiHeadAttentionOptions {
 }
 
 /**
- * Y = sum over heads h of softmax(Q_h K_h' / sqrt(D)) V_h O_h + b, where Q_h = X W_h + b_h, and K_h and V_h alike, for the positions X [H W, C] of an
- * image. [N, H, W, C] to the same shape; the input is not added (`add()` does). Positions are not encoded. Parameters query/kernel, key/kernel,
- * value/kernel [C, H, D], output/kernel [H, D, C], and with `useBias` query/bias, key/bias, value/bias [H, D] and output/bias [C].
+ * Y = sum over heads h of softmax(Q_h K_h' / sqrt(D)) V_h O_h + b, where Q_h = X W_h + b_h, and K_h and V_h
+ * alike, for the positions X [H W, C] of an image. [N, H, W, C] to the same shape; the input is not added
+ * (`add()` does). Positions are not encoded. Parameters query/kernel, key/kernel, value/kernel [C, H, D],
+ * output/kernel [H, D, C], and with `useBias` query/bias, key/bias, value/bias [H, D] and output/bias [C].
  *
- * Vaswani et al. 2017, arXiv 1706.03762; Keras's MultiHeadAttention(x, x), its defaults and its weights' shapes.
+ * Vaswani et al. 2017, arXiv 1706.03762; Keras's MultiHeadAttention(x, x), its defaults
+ * and its weights' shapes.
  *
  * @throws UsageError where an option is out of range
  */
@@ -42,28 +42,19 @@ export function multiHeadAttention(options: MultiHeadAttentionOptions) {
 export const multiHeadAttentionDefinition: LayerDefinition = {
   build(layer: ReturnType<typeof multiHeadAttention>, inputs, scope) {
     const x = featureMaps(layer, inputs, scope)
-    const { numHeads, keyDim, useBias, kernelInitializer: initializer } = layer
+    const { numHeads, keyDim } = layer
     const channels = x.shape[3]!
     const width = numHeads * keyDim
     const tokens = positions(x) // [N, T, C]
     const [n, t] = tokens.shape as unknown as readonly [number, number]
-    const project = (
-      part: string,
-      from: Tensor,
-      kernelShape: readonly number[],
-      biasShape: readonly number[],
-    ) => {
-      const { parameter } = scope.part(part)
-      const units = biasShape.reduce((a, b) => a * b, 1)
-      const y = matMul(from, reshape(parameter('kernel', kernelShape, { initializer }), [-1, units]))
-      return useBias ? add(y, reshape(parameter('bias', biasShape, { initializer: 'zeros' }), [units])) : y
-    }
     const heads = (part: string) => {
-      const y = project(part, tokens, [channels, numHeads, keyDim], [numHeads, keyDim])
+      const shapes = { kernel: [channels, numHeads, keyDim], bias: [numHeads, keyDim] }
+      const y = linear(scope.part(part), tokens, shapes, layer)
       return transpose(reshape(y, [n, t, numHeads, keyDim]), [0, 2, 1, 3]) // [N, H, T, D]
     }
     const weights = attentionWeights(heads('query'), heads('key'), keyDim ** -0.5)
     const mixed = reshape(transpose(matMul(weights, heads('value')), [0, 2, 1, 3]), [n, t, width])
-    return mapsOf(project('output', mixed, [numHeads, keyDim, channels], [channels]), x)
+    const shapes = { kernel: [numHeads, keyDim, channels], bias: [channels] }
+    return mapsOf(linear(scope.part('output'), mixed, shapes, layer), x)
   },
 }

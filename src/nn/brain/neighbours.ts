@@ -5,7 +5,10 @@ import { reshape } from '../../graph/ops/shape.ts'
 import { constant } from '../../graph/ops/source.ts'
 import { hostTensor } from '../../util/host-tensor.ts'
 
-/** `factor` times the sum over channels c - before .. c + after of x [..., C]; there is nothing beyond the first and the last. */
+/**
+ * `factor` times the sum over channels c - before .. c + after of x [..., C]; there is nothing
+ * beyond the first and the last.
+ */
 export function sumOverChannels(x: Tensor, before: number, after: number, factor: number): Tensor {
   const channels = x.shape.at(-1)!
   const band = Array.from({ length: channels * channels }, (_, at) => {

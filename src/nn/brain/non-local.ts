@@ -5,7 +5,7 @@ import { matMul } from '../../graph/ops/reduce.ts'
 import { checkInteger } from '../../util/errors.ts'
 import { type Initializer, type InitializerName, toInitializer } from '../initializers.ts'
 import { describe, featureMaps, type LayerDefinition, type Scope } from '../layer.ts'
-import { attentionWeights, mapsOf, positions } from './tokens.ts'
+import { attentionWeights, mapsOf, positions, projected, reducedChannels } from './tokens.ts'
 
 export interface NonLocalOptions {
   readonly name?: string
@@ -16,11 +16,12 @@ export interface NonLocalOptions {
 }
 
 /**
- * Y = X + softmax(X W_q (X W_k)') X W_v W_o over the positions X [H W, C] of an image: the embedded Gaussian. Not scaled. [N, H, W, C] to the same
- * shape. Parameters query, key and value [C, B], output [B, C], B = C / reduction, without bias; output starts at zero, so that the layer
- * starts as the identity.
+ * Y = X + softmax(X W_q (X W_k)') X W_v W_o over the positions X [H W, C] of an image: the embedded Gaussian.
+ * Not scaled. [N, H, W, C] to the same shape. Parameters query, key and value [C, B], output [B, C], B = C /
+ * reduction, without bias; output starts at zero, so that the layer starts as the identity.
  *
- * Wang et al. 2018, arXiv 1711.07971. Left out: biases, batch normalization after W_o, and pooling of keys and values.
+ * Wang et al. 2018, arXiv 1711.07971. Left out: biases, batch normalization after W_o, and
+ * pooling of keys and values.
  *
  * @throws UsageError where an option is out of range
  */
@@ -34,8 +35,9 @@ export interface SaganAttentionOptions extends Omit<NonLocalOptions, 'reduction'
 }
 
 /**
- * Y = X + gamma softmax(X W_q (X W_k)') X W_v W_o over the positions X [H W, C] of an image. Not scaled. [N, H, W, C] to the same shape.
- * Parameters query, key and value [C, B], output [B, C], B = C / reduction, without bias, and gamma [1], which starts at zero.
+ * Y = X + gamma softmax(X W_q (X W_k)') X W_v W_o over the positions X [H W, C] of an image. Not scaled.
+ * [N, H, W, C] to the same shape. Parameters query, key and value [C, B], output [B, C], B = C / reduction,
+ * without bias, and gamma [1], which starts at zero.
  *
  * Zhang et al. 2018, arXiv 1805.08318, SAGAN; without its spectral normalization.
  *
@@ -58,21 +60,19 @@ function bottleneckOptions(where: string, usual: number, options: NonLocalOption
 type Bottleneck = ReturnType<typeof nonLocal> | ReturnType<typeof saganAttention>
 
 /** softmax(X W_q (X W_k)') X W_v W_o as feature maps. */
-function attended(layer: Bottleneck, x: Tensor, scope: Scope, output: Initializer | InitializerName): Tensor {
+function attended(layer: Bottleneck, x: Tensor, scope: Scope, output: Initializer): Tensor {
   const channels = x.shape[3]!
-  const width = Math.max(1, Math.floor(channels / layer.reduction))
+  const width = reducedChannels(channels, layer.reduction)
   const tokens = positions(x)
-  const projected = (name: string) =>
-    matMul(tokens, scope.parameter(name, [channels, width], { initializer: layer.kernelInitializer }))
-  const weights = attentionWeights(projected('query'), projected('key'))
-  const mixed = matMul(weights, projected('value'))
-  return mapsOf(matMul(mixed, scope.parameter('output', [width, channels], { initializer: output })), x)
+  const narrow = (name: string) => projected(scope, name, tokens, width, layer)
+  const mixed = matMul(attentionWeights(narrow('query'), narrow('key')), narrow('value'))
+  return mapsOf(projected(scope, 'output', mixed, channels, { kernelInitializer: output }), x)
 }
 
 export const nonLocalDefinition: LayerDefinition = {
   build(layer: ReturnType<typeof nonLocal>, inputs, scope) {
     const x = featureMaps(layer, inputs, scope)
-    return add(x, attended(layer, x, scope, 'zeros'))
+    return add(x, attended(layer, x, scope, toInitializer('zeros')))
   },
 }
 

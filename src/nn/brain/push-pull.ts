@@ -23,13 +23,14 @@ export interface PushPullConv2dOptions extends Omit<Conv2dOptions, 'groups' | 'a
 }
 
 /**
- * y = relu(w * x + b) - alpha_k relu(-(w_up * x + b)), w_up the kernel w enlarged by linear interpolation (corners on
- * corners) to floor(scale size), made odd by one more; both windows are centred on the same cell, and zeros lie
- * outside the map. [N, H, W, C] to [N, H', W', filters]; kernel [kH, kW, C, filters] of odd sizes, bias [filters].
- * Windows, initializers and their defaults are those of `conv2d`. Parameter strength [filters] where it is
- * learned, of which the positive part acts, as relu(alpha).
+ * y = relu(w * x + b) - alpha_k relu(-(w_up * x + b)), w_up the kernel w enlarged by linear interpolation
+ * (corners on corners) to floor(scale size), made odd by one more; both windows are centred on the same cell,
+ * and zeros lie outside the map. [N, H, W, C] to [N, H', W', filters]; kernel [kH, kW, C, filters] of odd
+ * sizes, bias [filters]. Windows, initializers and their defaults are those of `conv2d`. Parameter strength
+ * [filters] where it is learned, of which the positive part acts, as relu(alpha).
  *
- * Strisciuglio, Lopez-Antequera and Petkov 2020, arXiv 1901.10208; defaults and interpolation as in published code for that paper.
+ * Strisciuglio, Lopez-Antequera and Petkov 2020, arXiv 1901.10208; defaults and interpolation as in
+ * published code for that paper.
  *
  * @throws UsageError where an option is out of range
  */

@@ -5,7 +5,7 @@ import { concat } from '../../graph/ops/shape.ts'
 import { checkInteger, UsageError } from '../../util/errors.ts'
 import { type Initializer, type InitializerName, toInitializer } from '../initializers.ts'
 import { describe, featureMaps, type LayerDefinition } from '../layer.ts'
-import { attentionWeights, mapsOf, positions } from './tokens.ts'
+import { attentionWeights, mapsOf, positions, projected } from './tokens.ts'
 
 export interface PixelAttentionOptions {
   readonly name?: string
@@ -16,15 +16,16 @@ export interface PixelAttentionOptions {
 }
 
 /**
- * Every position attends to all H W positions of its image; all channels of a position have one weight. With the positions as tokens
- * X [H W, C]
+ * Every position attends to all H W positions of its image; all channels of a position have one weight. With
+ * the positions as tokens X [H W, C]
  *
  *     Y = X + softmax(X W_q (X W_k)' / sqrt(D)) X W_v
  *
  * [N, H, W, C] to the same shape. Parameters query and key [C, D], value [C, C], without bias.
  *
- * Bui and Chauhan, VisionNet (a course report), architecture 2. Assumed: D, which the report leaves out; that its weights depend on the number of
- * channels follows from its remark that they could not be shared between layers.
+ * Bui and Chauhan, VisionNet (a course report), architecture 2. Assumed: D, which the report leaves out; that
+ * its weights depend on the number of channels follows from its remark that the dimensions keep them from
+ * being shared between layers.
  *
  * @throws UsageError where an option is out of range
  */
@@ -41,10 +42,9 @@ export const pixelAttentionDefinition: LayerDefinition = {
     const channels = x.shape[3]!
     const keyDim = layer.keyDim ?? channels
     const tokens = positions(x)
-    const projected = (name: string, units: number) =>
-      matMul(tokens, scope.parameter(name, [channels, units], { initializer: layer.kernelInitializer }))
-    const weights = attentionWeights(projected('query', keyDim), projected('key', keyDim), keyDim ** -0.5)
-    return add(x, mapsOf(matMul(weights, projected('value', channels)), x))
+    const [query, key] = ['query', 'key'].map(name => projected(scope, name, tokens, keyDim, layer))
+    const weights = attentionWeights(query!, key!, keyDim ** -0.5)
+    return add(x, mapsOf(matMul(weights, projected(scope, 'value', tokens, channels, layer)), x))
   },
 }
 
@@ -59,12 +59,13 @@ export interface MapAttentionOptions {
 }
 
 /**
- * Every feature map attends to all C maps of its image. With the maps as tokens X [C, H W], which are their own values,
+ * Every feature map attends to all C maps of its image. With the maps as tokens X [C, H W],
+ * which are their own values,
  *
  *     Y = softmax(X W_q (X W_k)' / sqrt(D)) X
  *
- * is appended to X: [N, H, W, C] to [N, H, W, 2 C], or added to it. Parameters query and key [H W, D], without bias: the size of the
- * maps is fixed.
+ * is appended to X: [N, H, W, C] to [N, H, W, 2 C], or added to it. Parameters query and key [H W, D],
+ * without bias: the size of the maps is fixed.
  *
  * Bui and Chauhan, VisionNet (a course report), architecture 3. Assumed: D, which the report leaves out.
  *
@@ -82,11 +83,12 @@ export function mapAttention(options: MapAttentionOptions = {}) {
 export const mapAttentionDefinition: LayerDefinition = {
   build(layer: ReturnType<typeof mapAttention>, inputs, scope) {
     const x = featureMaps(layer, inputs, scope)
-    const { keyDim, join, kernelInitializer: initializer } = layer
+    const { keyDim, join } = layer
     const columns = positions(x) // [N, H W, C]: the maps are its columns
-    const projected = (name: string) =>
-      matMul(columns, scope.parameter(name, [columns.shape[1]!, keyDim], { initializer }), { transA: true })
-    const weights = attentionWeights(projected('query'), projected('key'), keyDim ** -0.5) // [N, C, C]
+    const [query, key] = ['query', 'key'].map(name =>
+      projected(scope, name, columns, keyDim, layer, { transA: true }),
+    )
+    const weights = attentionWeights(query!, key!, keyDim ** -0.5) // [N, C, C]
     const attended = mapsOf(matMul(columns, weights, { transB: true }), x)
     return join === 'add' ? add(x, attended) : concat([x, attended], 3)
   },

@@ -32,9 +32,9 @@ function sparseOptions(where: string, { connectivity, redraw }: SparseOptions) {
 
 /**
  * y = activation(x (W * mask) + b): a dense layer that keeps some connections, in training and in evaluation.
- * [N, F] to [N, units]; kernel [F, units], bias [units], buffer mask [F, units] of 0 and 1. Options and defaults are
- * those of `dense`. The initializer counts a unit's inputs after masking (on average, where they are drawn one by
- * one); a regularizer sees all weights, the masked ones too.
+ * [N, F] to [N, units]; kernel [F, units], bias [units], buffer mask [F, units] of 0 and 1. Options and
+ * defaults are those of `dense`. The initializer counts a unit's inputs after masking (on average, where they
+ * are drawn one by one); a regularizer sees all weights, the masked ones too.
  *
  * @throws UsageError where units or the connectivity are out of range
  */
@@ -57,8 +57,9 @@ export const sparseDenseDefinition: LayerDefinition = {
 
 /**
  * conv2d with kernel * mask: a convolution that keeps some connections, in training and in evaluation.
- * [N, H, W, C] to [N, H', W', filters]; buffer mask of the kernel's shape [kH, kW, C, filters], of 0 and 1. Options
- * and defaults are those of `conv2d`, without groups; initializer and regularizer as in `sparseDense`.
+ * [N, H, W, C] to [N, H', W', filters]; buffer mask of the kernel's shape [kH, kW, C, filters],
+ * of 0 and 1. Options and defaults are those of `conv2d`, without groups; initializer and
+ * regularizer as in `sparseDense`.
  *
  * @throws UsageError where filters, the window or the connectivity are out of range
  */

@@ -163,8 +163,8 @@ export interface SeparableConv2dOptions extends DepthwiseConv2dOptions {
 
 /**
  * A depthwise convolution, then a 1x1 convolution that mixes channels. [N, H, W, C] to [N, H', W', filters];
- * depthwiseKernel [kH, kW, C, m], pointwiseKernel [1, 1, C m, filters]. Keras's SeparableConv2D and its defaults;
- * the initializer and the regularizer hold for both kernels.
+ * depthwiseKernel [kH, kW, C, m], pointwiseKernel [1, 1, C m, filters]. Keras's SeparableConv2D and its
+ * defaults; the initializer and the regularizer hold for both kernels.
  */
 export function separableConv2d(options: SeparableConv2dOptions) {
   const { filters, depthMultiplier = 1, name } = options

@@ -42,7 +42,8 @@ export function kernelOptions(options: Omit<DenseOptions, 'units'>) {
 }
 
 /**
- * y = activation(x W + b). [N, F] to [N, units]; kernel [F, units], bias [units]. Keras's Dense and its defaults.
+ * y = activation(x W + b). [N, F] to [N, units]; kernel [F, units], bias [units].
+ * Keras's Dense and its defaults.
  *
  * @throws UsageError where units is no positive whole number
  */
@@ -101,7 +102,10 @@ export const flattenDefinition: LayerDefinition = {
   },
 }
 
-/** y = scale x + offset. Default offset: 0. Keras's Rescaling; `rescaling({ scale: 1 / 255 })` maps pixels to 0..1. */
+/**
+ * y = scale x + offset. Default offset: 0. Keras's Rescaling;
+ * `rescaling({ scale: 1 / 255 })` maps pixels to 0..1.
+ */
 export function rescaling(options: {
   readonly scale: number
   readonly offset?: number
@@ -119,8 +123,8 @@ export const rescalingDefinition: LayerDefinition = {
 }
 
 /**
- * Drops values with probability `rate` in training and scales the others by 1 / (1 - rate). Any shape. Which values is
- * a function of (seed, layer, step). Srivastava 2014; Keras's Dropout.
+ * Drops values with probability `rate` in training and scales the others by 1 / (1 - rate). Any shape. Which
+ * values is a function of (seed, layer, step). Srivastava 2014; Keras's Dropout.
  *
  * @throws UsageError where rate is outside [0, 1)
  */

@@ -21,7 +21,7 @@ export interface BatchNormalizationOptions {
 
 /**
  * y = gamma (x - mean) / sqrt(variance + epsilon) + beta, for each channel over all other axes: the batch's own
- * statistics in training, moving averages in evaluation. Any shape. Parameters gamma, beta [C]; buffers movingMean,
+ * statistics in training, moving averages in evaluation and in a frozen layer. Any shape. Parameters gamma, beta [C]; buffers movingMean,
  * movingVariance [C] (biased variance, as Keras). Ioffe and Szegedy 2015; Keras's BatchNormalization and its defaults.
  */
 export function batchNormalization(options: BatchNormalizationOptions = {}) {
@@ -55,7 +55,7 @@ export const batchNormalizationDefinition: LayerDefinition = {
     const movingVariance = scope.buffer('movingVariance', [channels], {
       initial: () => new Float32Array(channels).fill(1),
     })
-    if (!scope.training) {
+    if (!scope.training || !scope.trainable) {
       const factor = mul(gamma, reciprocal(sqrt(add(movingVariance, layer.epsilon))))
       return add(mul(x, factor), sub(beta, mul(movingMean, factor)))
     }

@@ -14,8 +14,8 @@ export interface ZeroPadding2dOptions {
 }
 
 /**
- * Zeros around each map. [N, H, W, C] to [N, above + H + below, left + W + right, C]. Keras's ZeroPadding2D and its
- * defaults.
+ * Zeros around each map. [N, H, W, C] to [N, above + H + below, left + W + right, C]. Keras's
+ * ZeroPadding2D and its defaults.
  *
  * @throws UsageError where a count is no whole number of at least 0
  */
@@ -35,8 +35,9 @@ export const zeroPadding2dDefinition: LayerDefinition = {
 }
 
 /**
- * Channels of zeros after a map's own, up to `channels` of them: what a shortcut without parameters does where a
- * residual network grows wider. [N, H, W, C] to [N, H, W, channels]. He 2016, arXiv 1512.03385, option A.
+ * Channels of zeros after a map's own, up to `channels` of them: what a shortcut without
+ * parameters does where a residual network grows wider. [N, H, W, C] to [N, H, W, channels]. He
+ * 2016, arXiv 1512.03385, option A.
  *
  * @throws UsageError where `channels` is no positive whole number; when built, where it is less than C
  */

@@ -1,0 +1,46 @@
+/** What a graph costs: multiply-adds, the unit in which papers state it. */
+
+import { sizeOf } from '../util/host-tensor.ts'
+import { type Node, type OpDefinition, type Tensor, topological } from './node.ts'
+import { ScalarAttention } from './ops/attention.ts'
+import { Conv, GroupedConv } from './ops/conv.ts'
+import { MatMul } from './ops/reduce.ts'
+
+/**
+ * Each output of a convolution is a sum over the taps and the channels that it sees; w
+ * [kH, kW, C / groups, K].
+ */
+const convolution = ({ inputs: [, w], outputs: [y] }: Node) => sizeOf(y!.shape) * sizeOf(w!.shape.slice(0, 3))
+
+/**
+ * Multiply-adds by definition, whatever form a program computes them in. Taps in the padding count, as they
+ * do in the figures that papers state, and so do connections that a mask removes.
+ */
+const products = new Map<OpDefinition, (node: Node) => number>([
+  [Conv, convolution],
+  [GroupedConv, convolution],
+  [
+    MatMul,
+    ({ inputs: [a], outputs: [c], attributes: { transA } }) =>
+      sizeOf(c!.shape) * a!.shape.at(transA ? -2 : -1)!,
+  ],
+  // [N, M] values: M^2 scores an image, and each of M results a sum over M values.
+  [ScalarAttention, ({ inputs: [x] }) => 2 * x!.shape[1]! * sizeOf(x!.shape)],
+])
+
+/**
+ * The multiply-adds of matrix products and convolutions that each of `stages` needs and none before it, in
+ * order. Other arithmetic (biases, normalization, activations, pooling) is not counted.
+ */
+export function multiplyAdds(stages: readonly Tensor[]): number[] {
+  const seen = new Set<Node>()
+  return stages.map(stage => {
+    if (seen.has(stage.node)) return 0
+    let sum = 0
+    for (const node of topological([stage], ({ inputs }) => inputs.filter(x => !seen.has(x.node)))) {
+      sum += products.get(node.op)?.(node) ?? 0
+      seen.add(node)
+    }
+    return sum
+  })
+}
