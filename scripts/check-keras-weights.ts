@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { input } from '../src/graph/ops/source.ts'
 import { buildModel } from '../src/nn/model.ts'
-import { checkWeights, matchWeights, readWeights } from '../src/weights/index.ts'
+import { matchWeights, readWeights } from '../src/weights/index.ts'
 import { architectureNamed } from '../src/zoo/index.ts'
 import { evaluate } from '../test/evaluate.ts'
 
@@ -23,8 +23,9 @@ const start = performance.now()
 const model = architectureNamed(name).build([side, side, 3], 1000, { preprocessing: 'imagenet' })
 const weights = await readWeights(file)
 const { values, report } = matchWeights(model, weights)
-checkWeights(weights, report)
-if (report.unused.length > 0) throw new Error(`unused: ${report.unused.join(', ')}`)
+const { missing, misshapen, unused } = report
+const wrong = [...missing, ...misshapen.map(tensor => tensor.name), ...unused]
+if (wrong.length > 0) throw new Error(`missing, of another shape or unused: ${wrong.join(', ')}`)
 const seconds = ((performance.now() - start) / 1000).toFixed(1)
 
 const images = { dtype: 'float32', shape, data: Float32Array.from(pixels) } as const

@@ -12,7 +12,7 @@
  * Called again with the same DIR it goes on where it was stopped. --data may be a folder that holds both data sets.
  */
 import { spawn } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -42,6 +42,12 @@ const { values: flags, positionals: recipe } = parseArgs({
 })
 const { out, model, from, to } = flags
 if (out === undefined) throw new Error('expected --out DIR')
+for (const [name, least] of [
+  ['jobs', 1],
+  ['seeds', 2],
+] as const)
+  if (!(Number(flags[name]) >= least))
+    throw new Error(`--${name}: expected a number of at least ${least}, received ${flags[name]}`)
 const jobs = Number(flags.jobs)
 const cores = availableParallelism()
 const main = join(import.meta.dirname, '../src/cli/main.ts')
@@ -90,6 +96,22 @@ function fovea(name: string, args: readonly string[]): Promise<void> {
 
 const percent = (fraction: number): string => `${(100 * fraction).toFixed(2)} %`
 
+/** Results in the folder are read, not trained again: they must be of the same question. */
+function checkQuestion(folder: string): void {
+  const path = join(folder, 'question.json')
+  const others = ['out', 'data', 'seeds', 'jobs', 'threads', 'json']
+  const asked = Object.entries(flags).filter(([name]) => !others.includes(name))
+  const question = JSON.stringify({ ...Object.fromEntries(asked), recipe })
+  if (!existsSync(path)) {
+    mkdirSync(folder, { recursive: true })
+    writeFileSync(path, question)
+  }
+  const before = readFileSync(path, 'utf8')
+  if (before !== question)
+    throw new Error(`${folder} holds another study: expected ${before}, received ${question}`)
+}
+
+checkQuestion(out)
 const pretrained = join(out, 'pretrained')
 const first = await trained('pretraining', pretrained, cores, [
   ...['--dataset', from, '--epochs', flags['pretrain-epochs'], '--fraction', flags['pretrain-fraction']],

@@ -185,7 +185,7 @@ describe('frozen layers', () => {
     expect(messages).toMatchInlineSnapshot(`
       [
         "UsageError: unknown layer of "model" "dense_3"; did you mean "dense_1"? known: rescaling_1, conv2d_1, batchNormalization_1, flatten_1, dense_1, dense_2",
-        "UsageError: model "model": expected at least one layer to train, received one whose 6 layers with state are all frozen",
+        "UsageError: model "model": expected at least one layer to train, received one whose layers with parameters are all frozen",
       ]
     `)
   })

@@ -1,5 +1,5 @@
 /** Trials that start from the weights of others. */
-import { mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -26,14 +26,14 @@ import {
 } from '../src/index.ts'
 import type { Engine } from '../src/runtime/engine.ts'
 import { openEngine } from '../src/runtime/node.ts'
-import { loadCheckpoint } from '../src/train/checkpoint.ts'
+import { loadCheckpoint, saveCheckpoint } from '../src/train/checkpoint.ts'
 import { type FitResult, fit as runFit, storeTrainingImages } from '../src/train/fit.ts'
 import { backboneOf, backboneRate, frozenBy } from '../src/train/freeze.ts'
 import { specHash, type TrainEvent, trainingSpec } from '../src/train/spec.ts'
 import { openWeights, startFrom, weightsOf } from '../src/train/transfer.ts'
 import { runTrial } from '../src/train/trial.ts'
 import { hashJson } from '../src/util/hash.ts'
-import { bytesOf, type HostTensor, hostTensor, sizeOf } from '../src/util/host-tensor.ts'
+import { bytesOf, type HostTensor, hostTensor, sizeOf, zeros } from '../src/util/host-tensor.ts'
 import { encodeSafetensors } from '../src/weights/safetensors.ts'
 import { architectureNamed } from '../src/zoo/index.ts'
 import { fovea } from './cli-process.ts'
@@ -201,13 +201,21 @@ describe('backbone and head', () => {
   const model = everything(10)
   const names = model.layers.map(({ name }) => name)
   const loaded = { source: 'x', hash: 'y', loaded: { tensors: 1, values: 1 }, all: { tensors: 1, values: 1 } }
-  const fresh = [{ name: 'attention/output/kernel', shape: [2, 2, 4] }]
 
-  test('the head is what starts anew, or the last layer with parameters', () => {
-    const rest = (layer: string) => names.filter(name => name !== layer)
-    expect(backboneOf(model, { ...loaded, fresh, unused: [] })).toEqual(rest('attention'))
-    expect(backboneOf(model, { ...loaded, fresh: [], unused: [] })).toEqual(rest('logits'))
-    expect(frozenBy('backbone', model, { ...loaded, fresh: [], unused: [] })).toEqual(rest('logits'))
+  test('the head begins with what starts anew, or is the last layer with parameters', () => {
+    const anew = (...layers: string[]) =>
+      backboneOf(model, {
+        ...loaded,
+        fresh: layers.map(layer => ({ name: `${layer}/kernel`, shape: [1] })),
+        unused: [],
+      })
+    expect(anew('attention/output')).toEqual(names.slice(0, names.indexOf('attention')))
+    expect(anew('sparse', 'logits')).toEqual(names.slice(0, names.indexOf('sparse')))
+    expect(anew('conv', 'logits')).toEqual(names.filter(name => name !== 'conv' && name !== 'logits'))
+    expect(anew('conv')).toEqual(anew('conv', 'logits'))
+    expect(anew()).toEqual(names.filter(name => name !== 'logits'))
+    const whole = { ...loaded, fresh: [], unused: [] }
+    expect(frozenBy('backbone', model, whole)).toEqual(anew())
   })
 
   test('a layer and all before it', () => {
@@ -227,7 +235,7 @@ describe('backbone and head', () => {
       [
         "UsageError: freeze logits: expected at least one layer with parameters of "everything" to be left to train, received none",
         "UsageError: freeze backbone: expected weights to start from, which tell what the backbone is, received none",
-        "UsageError: unknown layer to freeze "norm3"; did you mean "norm1"? known: none, backbone, rescaling_1, conv, norm1, attention, flatten_1, sparse, norm2, dropout_1, logits",
+        "UsageError: unknown layer to freeze "norm3"; did you mean "norm1"? known: none, backbone, and the 9 layers of "everything": rescaling_1, conv, norm1, ... dropout_1, logits",
         "UsageError: backbone learning rate 0.1: expected weights to start from, which tell what the backbone is, received none",
         "UsageError: backbone learning rate 0.1: expected a backbone that is trained, received one that is frozen",
       ]
@@ -241,9 +249,38 @@ describe('backbone and head', () => {
       input: [28, 28, 1],
     })
     expect(errorOf(() => startFrom(source, other)).replace(folder, '')).toMatchInlineSnapshot(
-      `"UsageError: /pretrained: weights of another architecture: 0 of the 4 tensors of "other" are there by name and shape, expected at least half"`,
+      `"UsageError: /pretrained: weights of another architecture: 0 of the 4 tensors of "other" are there by name and shape, expected at least half; not there: dense_1/kernel [784, 5], dense_1/bias [5], dense_2/kernel [5, 10] and 1 more; the weights begin with conv/kernel [5, 5, 1, 4], conv/bias [4], norm1/gamma [4] and 20 more"`,
     )
   })
+})
+
+test('layers in the middle that only one of two networks has are another architecture', async () => {
+  const source = await openWeights(run, 'x')
+  const before = everything(10)
+  const at = before.layers.findIndex(({ name }) => name === 'norm2')
+  const { layers } = before
+  const extra = { name: 'extra', layer: dense({ units: 16 }), inputs: ['sparse'] }
+  const deeper = { ...before, layers: [...layers.slice(0, at), extra, ...layers.slice(at)] }
+  expect(() => startFrom(source, deeper)).toThrow(
+    'weights of another architecture: 21 of the 25 tensors of "everything" are there by name and shape, but layers before the last of them are in one of the two networks only: extra',
+  )
+  const attention = layers.findIndex(({ name }) => name === 'attention')
+  const shallower = {
+    ...before,
+    layers: layers
+      .filter((_, i) => i !== attention)
+      .map(use => (use.name === layers[attention + 1]!.name ? { ...use, inputs: ['norm1'] } : use)),
+  }
+  expect(() => startFrom(source, shallower)).toThrow('in one of the two networks only: attention/query')
+})
+
+test('a checkpoint under another name is still a run', async () => {
+  const copy = join(folder, 'copy.bin')
+  await copyFile(join(run, 'checkpoint.safetensors'), copy)
+  const { model, file } = await openWeights(copy, 'x')
+  expect(model).toEqual(everything(7))
+  expect(file.layers).toEqual((await openWeights(run, 'x')).file.layers)
+  expect((await rejectionOf(openWeights('', 'x'))).message).toContain('received none')
 })
 
 describe('images of another kind', () => {
@@ -294,6 +331,54 @@ describe('images of another kind', () => {
     ])
     const own = await transferOf({ preprocessing: 'scale', resize }, vgg16, data)
     expect(own.model.layers.map(({ layer }) => layer.layer)).not.toContain('caffePixels')
+  })
+
+  test("a file of one's own is in the network's range, which is said; a run brings its head and its range", async () => {
+    const [vgg16, resize] = [architectureNamed('vgg16'), [32, 32] as const]
+    const layersOf = ({ model }: { model: Model }) => model.layers.map(({ layer }) => layer.layer)
+    const { model } = await transferOf({ top: 'pooling', preprocessing: 'imagenet', resize }, vgg16, data)
+    const spec = trainingSpec(model, data)
+    const { state } = compileTraining(spec)
+    const values = Object.fromEntries(
+      state
+        .filter(({ kind }) => kind !== 'slot')
+        .map(({ name, shape }) => [name, zeros('float32', shape)] as const),
+    )
+    const file = join(folder, 'vgg16.safetensors')
+    await writeFile(file, encodeSafetensors(values, {}))
+    const unknown = await transferOf({ weights: file, top: 'pooling', resize }, vgg16, data)
+    expect(layersOf(unknown)).not.toContain('caffePixels')
+    expect(unknown.remarks.at(-1)).toContain('give --preprocessing imagenet')
+    const said = { weights: file, top: 'pooling', resize, preprocessing: 'imagenet' } as const
+    expect((await transferOf(said, vgg16, data)).remarks.at(-1)).not.toContain('give --preprocessing')
+
+    const directory = join(folder, 'vgg16')
+    await mkdir(directory)
+    await saveCheckpoint(join(directory, 'checkpoint.safetensors'), {
+      spec,
+      classes: data.classes,
+      engine: { device: 'cpu', threads: 1, version: 'x' },
+      position: {
+        epoch: 1,
+        step: 0,
+        updates: 1,
+        running: { loss: 0, correct: 0, images: 0, seconds: 0 },
+        history: [],
+        best: undefined,
+      },
+      state: values,
+      best: undefined,
+    })
+    const again = await transferOf({ weights: directory }, vgg16, data)
+    expect(again.model).toEqual(model)
+    expect(again.options.weights!.fresh).toEqual([])
+    expect(again.remarks.slice(1)).toMatchInlineSnapshot(`
+      [
+        "images are resized to 32 x 32, as those that the weights were trained on",
+        "the head is one layer after pooling, as in the run",
+        "pixels are prepared as for the weights published for ImageNet",
+      ]
+    `)
   })
 })
 

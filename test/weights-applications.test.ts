@@ -1,9 +1,16 @@
 /** Keras's VGG16, ResNet50 and Xception: names, order and shapes of their layers, and their logits for weights of a formula. */
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
-import { type HostTensor, sizeOf } from '../src/util/host-tensor.ts'
+import type { Model } from '../src/nn/model.ts'
+import { type HostTensor, sizeOf, zeros } from '../src/util/host-tensor.ts'
 import { key, uniform } from '../src/util/random.ts'
-import { checkWeights, matchWeights, type NamedTensors } from '../src/weights/index.ts'
+import {
+  checkWeights,
+  foveaLayers,
+  matchWeights,
+  type NamedTensors,
+  wantedLayers,
+} from '../src/weights/index.ts'
 import { automaticName, roleOf } from '../src/weights/keras-names.ts'
 import { kerasOrder } from '../src/weights/keras-order.ts'
 import type { FileLayer } from '../src/weights/named-tensors.ts'
@@ -48,9 +55,9 @@ describe.for(applications)('$name', application => {
 
   let saved: FileLayer[] | undefined
 
-  /** What Keras would have saved; `change` may leave out layers. */
+  /** What Keras would have saved; `change` may leave out layers, and add some. */
   function file(
-    change: (layer: FileLayer, i: number) => FileLayer | undefined = layer => layer,
+    change: (layer: FileLayer, i: number) => FileLayer | FileLayer[] | undefined = layer => layer,
   ): NamedTensors {
     saved ??= layers.map(layer => ({
       name: layer.name,
@@ -101,9 +108,45 @@ describe.for(applications)('$name', application => {
     const backbone = file(layer => (pretrained!.head.includes(layer.name!) ? undefined : layer))
     const { report } = matchWeights(modelOf(application), backbone)
     expect(report).toMatchObject({ missing: ['predictions/kernel', 'predictions/bias'], unused: [] })
-    expect(() => checkWeights(backbone, report)).toThrow(
-      'but predictions/kernel: missing; predictions/bias: missing',
-    )
-    checkWeights(backbone, report, tensor => tensor.startsWith('predictions/'))
+    checkWeights(modelOf(application), backbone, report)
   })
+
+  test('a network that is deeper or shallower than its names', () => {
+    const model = modelOf(application)
+    const middle = layers.findIndex(
+      (layer, i) => i > layers.length / 2 && layer.weights.some(({ shape }) => shape.length === 4),
+    )
+    const check = (weights: NamedTensors) => () =>
+      checkWeights(model, weights, matchWeights(model, weights).report)
+    const { name: removed } = layers[middle]!
+    expect(check(file((layer, i) => (i === middle ? undefined : layer)))).toThrow(
+      `in one of the two networks only: ${removed}`,
+    )
+    const added = file((layer, i) =>
+      i === middle
+        ? [{ ...layer, name: 'added', tensors: layer.tensors.map(tensor => ({ ...tensor })) }, layer]
+        : layer,
+    )
+    expect(check(added)).toThrow('in one of the two networks only: added')
+  })
+})
+
+test('weights with another head are no other architecture', () => {
+  // As many classes: the bias of the last layer fits, whatever stands before it.
+  const [own, pooling] = (['own', 'pooling'] as const).map(top =>
+    architectureNamed('vgg16').build([32, 32, 3], 10, { top }),
+  )
+  const run = (model: Model): NamedTensors => {
+    const tensors = wantedLayers(model).flatMap(layer => layer.tensors)
+    const layers = foveaLayers(tensors.map(({ name, shape }) => [name, zeros('float32', shape)]))
+    return { path: 'run', format: 'run', layers }
+  }
+  for (const [model, file] of [
+    [own!, run(pooling!)],
+    [pooling!, run(own!)],
+  ] as const) {
+    const { report } = matchWeights(model, file)
+    expect(report).toMatchObject({ misshapen: [{ name: 'predictions/kernel' }], inserted: [] })
+    checkWeights(model, file, report)
+  }
 })

@@ -119,7 +119,11 @@ export function optimizerOf(
   if (optimizer === undefined && Object.keys(given).length === 0) return base
   const { optimizer: own, ...others } = base
   const make = factories[optimizer ?? own] as (options: object) => Optimizer
-  return make(optimizer === undefined ? { ...others, ...given } : given)
+  const made = make(optimizer === undefined ? { ...others, ...given } : given)
+  // Without momentum it would change nothing.
+  if (nesterov && !('momentum' in made && Number(made.momentum) > 0))
+    throw new UsageError('--nesterov: expected a --momentum above 0 beside it, received none')
+  return made
 }
 
 /** Throws where a flag was given that a resumed run takes from its folder. */

@@ -34,12 +34,12 @@ export function addTransferOptions(command: Command): Command {
     .option('--resize <size>', 'resize the images, to 224 or to 224x192 (height x width)', sizeOf)
     .option(
       '--preprocessing <name>',
-      "imagenet, scale (the network's own range) (default: as the weights need)",
+      "imagenet, scale (the network's own range) (default: scale, or as published weights or a run had it)",
       oneOf('preprocessing', ['imagenet', 'scale'] as const),
     )
     .option(
       '--top <name>',
-      'own, pooling: what stands after the backbone of vgg16 (default: own)',
+      'own, pooling: what stands after the backbone of vgg16 (default: own, or as a run had it)',
       oneOf('top', ['own', 'pooling'] as const),
     )
 }
@@ -76,10 +76,11 @@ export async function transferOf(
   const theirSize = source && sizeIn(source)
   const resize = flags.resize ?? theirSize
   const preprocessing = preprocessingOf(flags, architecture, source)
+  const top = flags.top ?? (source && topIn(source, architecture))
   const build = (options: BuildOptions = {}) =>
     architecture.build(imageShape, classes.length, {
       preprocessing,
-      ...(flags.top ? { top: flags.top } : {}),
+      ...(top ? { top } : {}),
       ...(resize ? { resize } : {}),
       ...options,
     })
@@ -103,8 +104,16 @@ export async function transferOf(
     ...(resize && resize === theirSize
       ? [`images are resized to ${resize.join(' x ')}, as those that the weights were trained on`]
       : []),
+    ...(top === 'pooling' && !flags.top ? ['the head is one layer after pooling, as in the run'] : []),
     ...(coloured ? ['grey images are repeated as red, green and blue: the weights need 3 channels'] : []),
-    ...(preprocessing === 'imagenet' ? ["pixels are prepared as ImageNet's for the published weights"] : []),
+    ...(preprocessing === 'imagenet'
+      ? ['pixels are prepared as for the weights published for ImageNet']
+      : []),
+    ...(source && isInDoubt(flags, architecture, source)
+      ? [
+          "pixels are in the network's own range, -1..1: for weights that come from those published for ImageNet give --preprocessing imagenet",
+        ]
+      : []),
   ]
   return { model, options, values: start?.values, remarks }
 }
@@ -113,6 +122,7 @@ async function opened(source: string, { name }: Architecture): Promise<WeightsSo
   return await withDownloads(progress => openWeights(source, name, { progress }))
 }
 
+/** ImageNet's where it is known to be the weights' own: of the published files, and of runs that had it. */
 function preprocessingOf(
   { preprocessing }: TransferFlags,
   { pretrained }: Architecture,
@@ -120,17 +130,28 @@ function preprocessingOf(
 ): NonNullable<BuildOptions['preprocessing']> {
   if (preprocessing) return preprocessing === 'imagenet' ? 'imagenet' : 'own'
   if (!pretrained || !source) return 'own'
-  const theirs =
-    'file' in source
-      ? source.file.format.startsWith('keras')
-      : source.model.layers.some(({ layer }) => layer.layer === 'caffePixels')
-  return theirs ? 'imagenet' : 'own'
+  const { model, published } = source
+  return published || model?.layers.some(({ layer }) => layer.layer === 'caffePixels') ? 'imagenet' : 'own'
+}
+
+/** Whether a file's images may have been prepared in another way than the network's own, and nobody has said how. */
+function isInDoubt(
+  { preprocessing }: TransferFlags,
+  { pretrained }: Architecture,
+  { model, published }: WeightsSource,
+): boolean {
+  return preprocessing === undefined && pretrained?.preprocessing === 'caffe' && !model && !published
+}
+
+/** What a run of the same architecture has after its backbone. */
+function topIn({ model }: WeightsSource, { name, pretrained }: Architecture): BuildOptions['top'] {
+  if (!pretrained || model?.name !== name) return undefined
+  return pretrained.head.every(layer => model.layers.some(use => use.name === layer)) ? 'own' : 'pooling'
 }
 
 /** The size that a run's model resizes its images to. */
 function sizeIn(source: WeightsSource): readonly [number, number] | undefined {
-  if ('file' in source) return undefined
-  const layer = source.model.layers.find(use => use.layer.layer === 'resizing')?.layer
+  const layer = source.model?.layers.find(use => use.layer.layer === 'resizing')?.layer
   return layer && [Number(layer.height), Number(layer.width)]
 }
 

@@ -1,11 +1,11 @@
 /** Checkpoints: all that a trial needs to go on, in one safetensors file. */
-import { readFile } from 'node:fs/promises'
+import { open, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { type Device, devices } from '../runtime/engine.ts'
 import { FoveaError } from '../util/errors.ts'
 import type { HostTensor } from '../util/host-tensor.ts'
-import { decodeSafetensors, encodeSafetensors } from '../weights/safetensors.ts'
+import { decodeSafetensors, encodeSafetensors, LONGEST_HEADER } from '../weights/safetensors.ts'
 import { writeFileAtomic } from './files.ts'
 import { type EpochRecord, specHash, type TrainingSpec } from './spec.ts'
 
@@ -128,6 +128,23 @@ const specSchema = z.looseObject({
   backbone: z.object({ layers: z.array(z.string()), learningRate: z.number() }).optional(),
 })
 
+/** Whether a file is a checkpoint, whatever its name; false where it cannot be read. */
+export async function isCheckpoint(path: string): Promise<boolean> {
+  const file = await open(path).catch(() => undefined)
+  try {
+    const start = await file?.read(new Uint8Array(8), 0, 8, 0)
+    if (!file || start?.bytesRead !== 8) return false
+    const length = Number(new DataView(start.buffer.buffer).getBigUint64(0, true))
+    if (length > LONGEST_HEADER) return false
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(length), 0, length, 8)
+    return buffer.subarray(0, bytesRead).includes(`"format":"${FORMAT}"`)
+  } catch {
+    return false
+  } finally {
+    await file?.close()
+  }
+}
+
 /**
  * Reads a checkpoint.
  *
@@ -183,8 +200,11 @@ export function checkResumable(path: string, checkpoint: Checkpoint, spec: Train
         JSON.stringify(checkpoint.spec[name as keyof TrainingSpec]),
   )
   const [name = 'specification'] = differing
-  const show = (of: TrainingSpec) =>
-    name === 'model' ? `"${of.model.name}"` : JSON.stringify(of[name as keyof TrainingSpec])
+  const show = (of: TrainingSpec) => {
+    if (name === 'model') return `"${of.model.name}"`
+    if (name === 'weights') return of.weights ? `${of.weights.source} (SHA-256 ${of.weights.hash})` : 'none'
+    return JSON.stringify(of[name as keyof TrainingSpec]) ?? 'none'
+  }
   throw new FoveaError(
     `${path}: a checkpoint of another trial: its ${name} is ${show(checkpoint.spec)}, expected ${show(spec)}`,
   )

@@ -2,19 +2,25 @@
 import type { BackboneRate } from '../compile/train-program.ts'
 import { input } from '../graph/ops/source.ts'
 import { buildModel, type Model } from '../nn/model.ts'
-import { UsageError, unknownName } from '../util/errors.ts'
+import { nearest, UsageError } from '../util/errors.ts'
 import type { LoadedWeights } from './spec.ts'
 
 /**
- * The names of the layers that came with the weights: all but the head. The head are the layers of which a tensor starts
- * from the seed; where there is none, the last layer that has parameters.
+ * The names of the layers that came with the weights: all but the head. The head begins with the first layer of which a tensor
+ * starts from the seed: what reads its features has yet to learn them. The model's first layer with parameters begins none,
+ * though it is no part of the backbone where it is new, as for images of other channels. Where nothing else is new, the head is
+ * the last layer with parameters.
  */
 export function backboneOf(model: Model, { fresh }: LoadedWeights): string[] {
   const { parameters, buffers } = built(model)
   const unloaded = new Set(fresh.map(({ name }) => name))
-  const anew = [...parameters, ...buffers].filter(({ name }) => unloaded.has(name))
-  const head = new Set((anew.length > 0 ? anew : parameters.slice(-1)).map(({ layer }) => layer))
-  return model.layers.map(({ name }) => name).filter(name => !head.has(name))
+  const anew = new Set(
+    [...parameters, ...buffers].flatMap(({ name, layer }) => (unloaded.has(name) ? layer : [])),
+  )
+  const [first, last] = [parameters[0]?.layer, parameters.at(-1)?.layer]
+  const names = model.layers.map(({ name }) => name)
+  const begin = names.find(name => anew.has(name) && name !== first) ?? last
+  return names.slice(0, begin === undefined ? 0 : names.indexOf(begin)).filter(name => !anew.has(name))
 }
 
 /**
@@ -66,5 +72,12 @@ function upTo(name: string, model: Model): string[] {
   const names = model.layers.map(layer => layer.name)
   const end = names.indexOf(name)
   if (end >= 0) return names.slice(0, end + 1)
-  throw unknownName('layer to freeze', name, ['none', 'backbone', ...names])
+  const known = ['none', 'backbone', ...names]
+  const near = nearest(name, known)
+  // A deep network has hundreds.
+  const some =
+    names.length > 6 ? `${names.slice(0, 3).join(', ')}, ... ${names.slice(-2).join(', ')}` : names.join(', ')
+  throw new UsageError(
+    `unknown layer to freeze "${name}"${near === undefined ? ';' : `; did you mean "${near}"?`} known: none, backbone, and the ${names.length} layers of "${model.name}": ${some}`,
+  )
 }

@@ -2,7 +2,7 @@
 import type { HostTensor } from '../util/host-tensor.ts'
 import { bitsAt, key } from '../util/random.ts'
 
-/** A program's inputs `keys/STREAM`, uint32 [steps, 1], for the steps `from`, counted from 0, to `from + steps - 1`. */
+/** A program's inputs `keys/STREAM`, uint32 [steps, 1], for `steps` steps from `from` on, counted from 0. */
 export function stepKeys(
   streams: readonly string[],
   seed: number,

@@ -1,33 +1,40 @@
 /** Transfer: a trial that starts from the weights of another, or from a file's. */
 import { createHash } from 'node:crypto'
 import { stat } from 'node:fs/promises'
-import { basename, dirname } from 'node:path'
 import type { TrainProgram } from '../compile/train-program.ts'
-import { input } from '../graph/ops/source.ts'
-import { buildModel, type Model } from '../nn/model.ts'
+import type { Model } from '../nn/model.ts'
 import { FoveaError, UsageError } from '../util/errors.ts'
 import { canonicalJson } from '../util/hash.ts'
-import { bytesOf, type HostTensor, type Shape, sameShape, sizeOf } from '../util/host-tensor.ts'
+import { bytesOf, type HostTensor, type Shape, sizeOf } from '../util/host-tensor.ts'
 import {
+  checkWeights,
   fetchImageNetWeights,
+  foveaLayers,
   type ImageNetOptions,
+  isPublished,
   matchWeights,
   type NamedTensors,
   readWeights,
+  wantedLayers,
 } from '../weights/index.ts'
-import { checkpointIn, loadCheckpoint, trainedValues } from './checkpoint.ts'
+import { checkpointIn, isCheckpoint, loadCheckpoint, trainedValues } from './checkpoint.ts'
 import type { LoadedWeights, TrainingSpec } from './spec.ts'
 
 type Values = Readonly<Record<string, HostTensor>>
 
-/** Weights that were read: of a run, with the model that they are of, or of a file. */
-export type WeightsSource = {
+/** Weights that were read. */
+export interface WeightsSource {
   /** The folder of a run, a file, or `imagenet`, as it was asked for. */
   readonly source: string
-} & ({ readonly model: Model; readonly values: Values } | { readonly file: NamedTensors })
+  readonly file: NamedTensors
+  /** The model that a run's weights are of; a file tells none. */
+  readonly model?: Model
+  /** The file is the one that a publisher trained on ImageNet. */
+  readonly published: boolean
+}
 
 /**
- * Reads the weights of a run's folder (its best epoch's where early stopping kept them, else its last), of a file, or those
+ * Reads the weights of a run, by its folder or its checkpoint (its best epoch's where early stopping kept them, else its last), of a file, or those
  * that are published for an architecture.
  *
  * @param source the folder, the file, or `imagenet`
@@ -39,16 +46,29 @@ export async function openWeights(
   architecture: string,
   options: Pick<ImageNetOptions, 'progress'> = {},
 ): Promise<WeightsSource> {
-  if (source === 'imagenet')
-    return { source, file: await readWeights(await fetchImageNetWeights(architecture, options)) }
-  const run = basename(source) === basename(checkpointIn('')) ? dirname(source) : source
-  const isFolder = await stat(run).then(
+  if (source === 'imagenet') {
+    const file = await readWeights(await fetchImageNetWeights(architecture, options))
+    return { source, file, published: true }
+  }
+  if (source === '')
+    throw new UsageError("weights: expected a run's folder, a file or imagenet, received none")
+  const isFolder = await stat(source).then(
     found => found.isDirectory(),
     () => false,
   )
-  if (!isFolder) return { source, file: await readWeights(source) }
-  const checkpoint = await loadCheckpoint(checkpointIn(run))
-  return { source, model: checkpoint.spec.model, values: trainedValues(checkpoint) }
+  const path = isFolder ? checkpointIn(source) : source
+  if (!isFolder && !(await isCheckpoint(path))) {
+    const file = await readWeights(source)
+    return { source, file, published: await isPublished(architecture, source) }
+  }
+  const checkpoint = await loadCheckpoint(path)
+  const { model } = checkpoint.spec
+  const values = trainedValues(checkpoint)
+  const inOrder = tensorsOf(model).flatMap(({ name }): [string, HostTensor][] =>
+    values[name] ? [[name, values[name]]] : [],
+  )
+  const file = { path: source, format: 'run', layers: foveaLayers(inOrder) } as const
+  return { source, file, model, published: false }
 }
 
 /** The values that a model takes from weights, and what a specification says of them. */
@@ -58,61 +78,34 @@ export interface Start {
 }
 
 /**
- * Finds the tensors of a model, parameters and buffers, that weights have under the same name and of the same shape.
+ * Finds the tensors of a model, parameters and buffers, in weights.
  *
- * @throws UsageError where they are fewer than half of the model's: weights of another architecture
+ * @throws UsageError for weights of another architecture
  */
-export function startFrom(from: WeightsSource, model: Model): Start {
-  const { source } = from
-  const shapes = shapesOf(model)
-  const { values, received, unused } =
-    'file' in from ? foundInFile(model, from.file) : foundInRun(shapes, from.values)
-  const names = Object.keys(values)
-  if (names.length * 2 < shapes.size)
-    throw new UsageError(
-      `${source}: weights of another architecture: ${names.length} of the ${shapes.size} tensors of "${model.name}" are there by name and shape, expected at least half`,
-    )
-  const fresh = [...shapes]
-    .filter(([name]) => !(name in values))
-    .map(([name, shape]) => {
+export function startFrom({ source, file }: WeightsSource, model: Model): Start {
+  const { values, report } = matchWeights(model, file)
+  checkWeights(model, file, report)
+  const all = tensorsOf(model)
+  const received = new Map(report.misshapen.map(({ name, received: shape }) => [name, shape]))
+  const fresh = all
+    .filter(({ name }) => !(name in values))
+    .map(({ name, shape }) => {
       const other = received.get(name)
       return { name, shape, ...(other ? { received: other } : {}) }
     })
-  const total = (sizes: readonly Shape[]) => sizes.reduce((sum, shape) => sum + sizeOf(shape), 0)
+  const count = (tensors: readonly { readonly shape: Shape }[]) => ({
+    tensors: tensors.length,
+    values: tensors.reduce((sum, { shape }) => sum + sizeOf(shape), 0),
+  })
   const weights = {
     source,
     hash: hashValues(values),
-    loaded: { tensors: names.length, values: total(Object.values(values).map(({ shape }) => shape)) },
-    all: { tensors: shapes.size, values: total([...shapes.values()]) },
+    loaded: count(Object.values(values)),
+    all: count(all),
     fresh,
-    unused,
+    unused: report.unused,
   }
   return { weights, values }
-}
-
-/** What weights have of a model. */
-interface Found {
-  readonly values: Values
-  /** Shapes of tensors that are of another shape in the model, by name. */
-  readonly received: ReadonlyMap<string, Shape>
-  readonly unused: readonly string[]
-}
-
-function foundInFile(model: Model, file: NamedTensors): Found {
-  const { values, report } = matchWeights(model, file)
-  const received = new Map(report.misshapen.map(({ name, received: shape }) => [name, shape]))
-  return { values, received, unused: report.unused }
-}
-
-/** A run has Fovea's own names. */
-function foundInRun(shapes: ReadonlyMap<string, Shape>, values: Values): Found {
-  const known = Object.entries(values).filter(([name]) => shapes.has(name))
-  const fits = ([name, { shape }]: (typeof known)[number]) => sameShape(shape, shapes.get(name)!)
-  return {
-    values: Object.fromEntries(known.filter(fits)),
-    received: new Map(known.filter(entry => !fits(entry)).map(([name, { shape }]) => [name, shape])),
-    unused: Object.keys(values).filter(name => !shapes.has(name)),
-  }
 }
 
 /**
@@ -146,12 +139,8 @@ export function parameterCounts({ state }: TrainProgram): { parameters: number; 
   return { parameters: count('parameter'), frozenParameters: count('frozen') }
 }
 
-/** Shapes of a model's parameters and buffers, by name. */
-function shapesOf(model: Model): ReadonlyMap<string, Shape> {
-  const images = input('images', 'float32', [1, ...model.input])
-  const { parameters, buffers } = buildModel(model, images, { training: false })
-  return new Map([...parameters, ...buffers].map(({ name, tensor }) => [name, tensor.shape]))
-}
+/** A model's parameters and buffers, layer by layer. */
+const tensorsOf = (model: Model) => wantedLayers(model).flatMap(({ tensors }) => tensors)
 
 /** By Node's crypto: a large network's weights are gigabytes. */
 function hashValues(values: Values): string {

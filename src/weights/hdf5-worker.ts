@@ -2,8 +2,10 @@
  * Reads one HDF5 file in a thread of its own: a damaged file can leave the HDF5 library unusable, and its memory, as large
  * as the largest tensor, is only given back with the thread.
  */
+import { statSync } from 'node:fs'
 import { parentPort, workerData } from 'node:worker_threads'
 import * as h5wasm from 'h5wasm/node'
+import { inMebibytes, mostBytes } from './expansion.ts'
 import type { Hdf5Answer, Hdf5Dataset, Hdf5Group, Hdf5Request } from './hdf5.ts'
 
 const module = await h5wasm.ready
@@ -13,6 +15,7 @@ module.activate_throwing_error_handler()
 const { path, leaveOut } = workerData as Hdf5Request
 const groups: Hdf5Group[] = []
 const datasets: Hdf5Dataset[] = []
+let bytesLeft = mostBytes(statSync(path).size)
 
 try {
   const file = new h5wasm.File(path, 'r')
@@ -52,6 +55,9 @@ function read(dataset: h5wasm.Dataset, path: string): Hdf5Dataset {
   const kind = type === 0 ? 'integer' : type === 1 ? 'float' : undefined
   if (kind === undefined || !littleEndian)
     return { path, shape: shapeOf, kind: undefined, size, bytes: new Uint8Array(0) }
+  bytesLeft -= size * count
+  if (bytesLeft < 0)
+    throw new Error(`"${path}" takes ${inMebibytes(size * count)}: too much for a file of this size`)
   const at = module._malloc(Math.max(1, size * count))
   if (at === 0) throw new Error(`"${path}" takes ${size * count} bytes: too many`)
   try {

@@ -62,7 +62,13 @@ export async function fetchImageNetWeights(
   return await fetchPublished(architecture, published[architecture]!, options)
 }
 
-/** The same for any publisher. */
+/** Whether a file is one that is published for an architecture, wherever it lies: fetched by hand, or copied. */
+export async function isPublished(architecture: string, path: string): Promise<boolean> {
+  if (!Object.hasOwn(published, architecture)) return false
+  return Object.values(published[architecture]!.md5).includes((await md5Of(path)) ?? '')
+}
+
+/** As {@link fetchImageNetWeights}, for any publisher. */
 export async function fetchPublished(
   architecture: string,
   { base, stem, md5 }: PublishedWeights,

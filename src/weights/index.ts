@@ -1,6 +1,6 @@
 /** Pretrained weights: files of Keras, safetensors and ONNX, and how their tensors find their places in a model. */
 
-export { fetchImageNetWeights, type ImageNetOptions } from './imagenet.ts'
-export { checkWeights, type MatchedWeights, type MatchReport, matchWeights } from './match.ts'
-export type { NamedTensors } from './named-tensors.ts'
+export { fetchImageNetWeights, type ImageNetOptions, isPublished } from './imagenet.ts'
+export { checkWeights, type MatchedWeights, type MatchReport, matchWeights, wantedLayers } from './match.ts'
+export { foveaLayers, type NamedTensors } from './named-tensors.ts'
 export { readWeights } from './read.ts'

@@ -8,6 +8,7 @@ import { pipeline } from 'node:stream/promises'
 import { crc32 } from 'node:zlib'
 import * as yauzl from 'yauzl'
 import { FoveaError } from '../util/errors.ts'
+import { inMebibytes, mostBytes } from './expansion.ts'
 import { type LayerNames, readKerasH5 } from './keras-h5.ts'
 import { snakeCase } from './keras-names.ts'
 import type { FileLayer } from './named-tensors.ts'
@@ -29,6 +30,8 @@ export async function readKerasArchive(path: string): Promise<FileLayer[]> {
     for await (const entry of zip.eachEntry()) entries.set(entry.fileName, entry)
     const [weights, config] = [entries.get(WEIGHTS), entries.get(CONFIG)]
     if (!weights || !config) throw new FoveaError(`${path}: ${whatElse([...entries.keys()], path)}`)
+    checkSize(path, config, mostBytes(0))
+    checkSize(path, weights, mostBytes(zip.fileSize))
     const names = layerNames(JSON.parse(await textOf(zip, config)))
     // The weights may be larger than what fits in memory twice, and the HDF5 library reads files only.
     folder = await mkdtemp(join(tmpdir(), 'fovea-keras-'))
@@ -38,11 +41,22 @@ export async function readKerasArchive(path: string): Promise<FileLayer[]> {
     return (await readKerasH5(extracted, `${path} (${WEIGHTS})`, names)).layers
   } catch (error) {
     if (error instanceof FoveaError) throw error
-    throw new FoveaError(`${path}: ${(error as Error).message}: the archive is damaged`)
+    const { code, syscall, message } = error as NodeJS.ErrnoException
+    // A full disk, for one.
+    if (syscall !== undefined) throw new FoveaError(`${path}: cannot be unpacked into ${tmpdir()} (${code})`)
+    throw new FoveaError(`${path}: ${message}: the archive is damaged`)
   } finally {
     zip?.close()
     if (folder) await rm(folder, { recursive: true, force: true })
   }
+}
+
+/** Throws where an entry would take far more than its archive does. yauzl fails where one is longer than it says. */
+function checkSize(path: string, { fileName, uncompressedSize }: yauzl.Entry, most: number): void {
+  if (uncompressedSize <= most) return
+  throw new FoveaError(
+    `${path}: expected ${fileName} to take at most ${inMebibytes(most)} in such an archive, received one that takes ${inMebibytes(uncompressedSize)}`,
+  )
 }
 
 function whatElse(names: readonly string[], path: string): string {

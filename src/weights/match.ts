@@ -3,8 +3,8 @@ import { input } from '../graph/ops/source.ts'
 import { buildModel, type Model } from '../nn/model.ts'
 import { FoveaError, UsageError } from '../util/errors.ts'
 import { type HostTensor, type Shape, sameShape, showShape } from '../util/host-tensor.ts'
-import type { FileTensor, NamedTensors } from './named-tensors.ts'
-import { pairLayers, pairTensors, type WantedLayer } from './pair-layers.ts'
+import { type FileLayer, type FileTensor, hasOwnNames, type NamedTensors } from './named-tensors.ts'
+import { isChain, pairLayers, pairTensors, type WantedLayer } from './pair-layers.ts'
 
 /** A tensor that is of another shape in the file than in the model. */
 export interface Misshapen {
@@ -24,6 +24,11 @@ export interface MatchReport {
   /** Names of the file's tensors that the model does not have. */
   readonly unused: readonly string[]
   readonly misshapen: readonly Misshapen[]
+  /**
+   * Names of layers that only one of the two networks has although layers behind them match: the networks differ in more than
+   * their heads. Of safetensors only the model's: the file does not tell its order.
+   */
+  readonly inserted: readonly string[]
 }
 
 export interface MatchedWeights {
@@ -34,9 +39,9 @@ export interface MatchedWeights {
 
 /**
  * Finds a file's tensors for a model's parameters and buffers: by names, and where the file's names are not the model's, by
- * Keras's order of layers.
+ * Keras's order of layers. Whether the weights are this network's at all, {@link checkWeights} tells.
  *
- * @throws UsageError where nothing fits; FoveaError where a value that fits is not finite
+ * @throws FoveaError where a value that fits is not finite
  */
 export function matchWeights(model: Model, file: NamedTensors): MatchedWeights {
   const wanted = wantedLayers(model)
@@ -44,10 +49,11 @@ export function matchWeights(model: Model, file: NamedTensors): MatchedWeights {
   const values: Record<string, HostTensor> = {}
   const misshapen: Misshapen[] = []
   const missing: string[] = []
-  const used = new Set<FileTensor>()
+  /** Those that have a place in the model, and whether they fit into it. */
+  const used = new Map<FileTensor, boolean>()
   const all = file.layers.flatMap(({ tensors }) => tensors)
   // Fovea's own files name each tensor as the model does, those of a layer's parts too.
-  const own = new Map(file.format === 'safetensors' ? all.map(tensor => [tensor.name, tensor]) : [])
+  const own = new Map(hasOwnNames(file) ? all.map(tensor => [tensor.name, tensor]) : [])
   for (const layer of wanted) {
     const found = pairs.get(layer)
     const tensors = found ? pairTensors(layer, found) : undefined
@@ -55,27 +61,64 @@ export function matchWeights(model: Model, file: NamedTensors): MatchedWeights {
       const from = own.get(place.name) ?? tensors?.get(place)
       if (!from) missing.push(place.name)
       else {
-        used.add(from)
         const { shape: expected, name } = place
-        if (sameShape(expected, from.tensor.shape)) values[name] = finite(file, from)
+        const fits = sameShape(expected, from.tensor.shape)
+        used.set(from, fits)
+        if (fits) values[name] = finite(file, from)
         else misshapen.push({ name, expected, received: from.tensor.shape })
       }
     }
   }
-  const matched = Object.keys(values)
-  if (matched.length === 0)
-    throw new UsageError(
-      `${file.path}: weights of another network: none of its ${all.length} tensors fits "${model.name}"; expected ${listed(wanted.flatMap(({ tensors }) => tensors))}, received ${listed(all.map(({ name, tensor }) => ({ name, shape: tensor.shape })))}`,
-    )
   const unused = all.filter(tensor => !used.has(tensor)).map(({ name }) => name)
-  return { values, report: { by, matched, missing, unused, misshapen } }
+  const inserted = [...insertedInModel(wanted, missing, misshapen), ...insertedInFile(file, used)]
+  return { values, report: { by, matched: Object.keys(values), missing, unused, misshapen, inserted } }
 }
 
+/**
+ * Layers with parameters that the file lacks altogether, before the last that it has. A layer with a kernel of another shape
+ * is not had: its bias may fit by chance, as that of a head.
+ */
+function insertedInModel(
+  wanted: readonly WantedLayer[],
+  missing: readonly string[],
+  misshapen: readonly Misshapen[],
+): string[] {
+  const absent = new Set(missing)
+  const unfit = new Set(misshapen.map(({ name }) => name))
+  const isAbsent = ({ tensors }: WantedLayer) => tensors.every(({ name }) => absent.has(name))
+  const end = wanted.findLastIndex(
+    layer => !isAbsent(layer) && !layer.tensors.some(({ name }) => unfit.has(name)),
+  )
+  return wanted
+    .slice(0, Math.max(0, end))
+    .filter(layer => isAbsent(layer) && layer.tensors.some(({ parameter }) => parameter))
+    .map(({ name }) => name)
+}
+
+/** Layers with weights that the model lacks, before the last of their kind that it has: kinds may be listed apart. */
+function insertedInFile({ format, layers }: NamedTensors, used: ReadonlyMap<FileTensor, boolean>): string[] {
+  if (format === 'safetensors') return []
+  const isUsed = ({ tensors }: FileLayer) => tensors.some(tensor => used.has(tensor))
+  const fits = (layer: FileLayer) =>
+    isUsed(layer) && layer.tensors.every(tensor => used.get(tensor) !== false)
+  return [...new Set(layers.map(({ kind }) => kind))].flatMap(kind => {
+    const own = layers.filter(layer => layer.kind === kind)
+    return own
+      .slice(0, Math.max(0, own.findLastIndex(fits)))
+      .filter(layer => !isUsed(layer) && layer.tensors.some(isMatrix))
+      .map(({ name, tensors }) => name ?? tensors[0]!.name)
+  })
+}
+
+/** Kernels make a network another one; vectors that files add, such as statistics of images, do not. */
+const isMatrix = ({ tensor }: FileTensor): boolean => tensor.shape.length >= 2
+
 /** The layers of a model that have tensors, in the model's order. */
-function wantedLayers(model: Model): WantedLayer[] {
+export function wantedLayers(model: Model): WantedLayer[] {
   const images = input('images', 'float32', [1, ...model.input])
   const { parameters, buffers } = buildModel(model, images, { training: false })
   const all = [...parameters, ...buffers]
+  const trained = new Set(parameters.map(({ name }) => name))
   return model.layers.flatMap(({ name, layer }) => {
     const own = all.filter(tensor => tensor.layer === name)
     const tensors = own.map(({ name: full, tensor }) => ({
@@ -83,6 +126,7 @@ function wantedLayers(model: Model): WantedLayer[] {
       // What layers share is not named after them.
       role: full.startsWith(`${name}/`) ? full.slice(name.length + 1) : full,
       shape: tensor.shape,
+      parameter: trained.has(full),
     }))
     return tensors.length > 0 ? [{ name, kind: layer.layer, tensors }] : []
   })
@@ -98,34 +142,48 @@ function finite({ path }: NamedTensors, { name, tensor }: FileTensor): HostTenso
   return tensor
 }
 
-/** The first tensors, for messages. */
-function listed(tensors: readonly { readonly name: string; readonly shape: Shape }[]): string {
-  const first = tensors.slice(0, 3).map(({ name, shape }) => `${name} ${showShape(shape)}`)
-  return `${first.join(', ')}${tensors.length > 3 ? ', ...' : ''}`
+/** The first of a list, for messages. */
+function some(texts: readonly string[]): string {
+  const more = texts.length - 3
+  return texts.slice(0, 3).join(', ') + (more > 0 ? ` and ${more} more` : '')
 }
 
 /**
- * Throws a {@link UsageError} unless a file has every tensor of the model, other than those that may start anew.
- *
- * @param optional tells by its name (`predictions/kernel`) whether a tensor may be missing or of another shape
+ * Throws a {@link UsageError} where weights are of another architecture: fewer than half of the model's tensors match, or
+ * the networks differ before the last layer that does.
  */
-export function checkWeights(
-  file: NamedTensors,
-  { matched, missing, misshapen }: MatchReport,
-  optional: (name: string) => boolean = () => false,
-): void {
-  const wrong = [
-    ...misshapen
-      .filter(({ name }) => !optional(name))
-      .map(
-        ({ name, expected, received }) =>
-          `${name}: expected ${showShape(expected)}, received ${showShape(received)}`,
-      ),
-    ...missing.filter(name => !optional(name)).map(name => `${name}: missing`),
-  ]
-  if (wrong.length === 0) return
-  const rest = wrong.length > 3 ? `; and ${wrong.length - 3} more` : ''
-  throw new UsageError(
-    `${file.path}: weights of another network: ${matched.length} tensors fit, but ${wrong.slice(0, 3).join('; ')}${rest}`,
-  )
+export function checkWeights(model: Model, file: NamedTensors, report: MatchReport): void {
+  const { matched, missing, misshapen, inserted } = report
+  const all = matched.length + missing.length + misshapen.length
+  const fail = (what: string) =>
+    new UsageError(
+      `${file.path}: weights of another architecture: ${matched.length} of the ${all} tensors of "${model.name}" are there by name and shape, ${what}`,
+    )
+  if (matched.length * 2 < all) {
+    const fits = new Set(matched)
+    const others = new Map(misshapen.map(({ name, received }) => [name, received]))
+    const expected = wantedLayers(model)
+      .flatMap(({ tensors }) => tensors.filter(({ name }) => !fits.has(name)))
+      .map(({ name, shape }) => {
+        const received = others.get(name)
+        return `${name} ${showShape(shape)}${received ? ` (they have ${showShape(received)})` : ''}`
+      })
+    const received = file.layers.flatMap(({ tensors }) =>
+      tensors.map(({ name, tensor }) => `${name} ${showShape(tensor.shape)}`),
+    )
+    throw fail(
+      `expected at least half; not there: ${some(expected)}; the weights begin with ${some(received)}${namesHint(model, file)}`,
+    )
+  }
+  if (inserted.length === 0) return
+  throw fail(`but layers before the last of them are in one of the two networks only: ${some(inserted)}`)
+}
+
+/** What to do with tensors that PyTorch named: it calls no tensor `kernel`. */
+function namesHint(model: Model, { format, layers }: NamedTensors): string {
+  if (format === 'onnx' && !isChain(model))
+    return '. Of networks with branches, ONNX is matched only by the names of Fovea (LAYER/kernel)'
+  const names = layers.flatMap(({ tensors }) => tensors.map(({ name }) => name))
+  if (format !== 'safetensors' || !names.some(name => name.endsWith('.weight'))) return ''
+  return ". These are PyTorch's names: safetensors are read with Fovea's own (LAYER/kernel); a network without branches can be read from ONNX, as torch.onnx.export writes it"
 }

@@ -3,7 +3,7 @@ import type { Model } from '../nn/model.ts'
 import type { Shape } from '../util/host-tensor.ts'
 import { automaticName } from './keras-names.ts'
 import { kerasOrder } from './keras-order.ts'
-import type { FileLayer, NamedTensors } from './named-tensors.ts'
+import { type FileLayer, hasOwnNames, type NamedTensors } from './named-tensors.ts'
 
 /** A tensor that a model's layer needs. */
 export interface WantedTensor {
@@ -12,6 +12,8 @@ export interface WantedTensor {
   /** `kernel`. */
   readonly role: string
   readonly shape: Shape
+  /** Not a buffer. */
+  readonly parameter: boolean
 }
 
 /** A layer of a model that has parameters or buffers. */
@@ -51,7 +53,7 @@ export function pairLayers(model: Model, wanted: readonly WantedLayer[], file: N
       .filter(({ name }) => name !== undefined && isAutomatic(name))
       .toSorted(byNumber),
   )
-  if (pairs.size > 0 || file.format === 'safetensors') return { pairs, by: 'name' }
+  if (pairs.size > 0 || hasOwnNames(file)) return { pairs, by: 'name' }
 
   if (byKeras) {
     const order = kerasOrder(model).map(({ name }) => name)
@@ -92,7 +94,7 @@ function pairInSequence(
 }
 
 /** Whether each layer reads one other, and is read by one at most: only then do two programs list them alike. */
-function isChain({ layers }: Model): boolean {
+export function isChain({ layers }: Model): boolean {
   return layers.every(
     ({ inputs }, i) => inputs.length === 1 && inputs[0] === (layers[i - 1]?.name ?? 'input'),
   )

@@ -3,8 +3,7 @@ import { open, readFile } from 'node:fs/promises'
 import { FoveaError } from '../util/errors.ts'
 import { pickled, readKerasArchive } from './keras-archive.ts'
 import { readKerasH5 } from './keras-h5.ts'
-import { roleOf } from './keras-names.ts'
-import type { FileLayer, FileTensor, NamedTensors } from './named-tensors.ts'
+import { type FileLayer, foveaLayers, type NamedTensors } from './named-tensors.ts'
 import { onnxLayers } from './onnx.ts'
 import { decodeSafetensors } from './safetensors.ts'
 
@@ -66,27 +65,10 @@ function showStart(start: Uint8Array): string {
   return `a file that begins with ${[...start.subarray(0, 8)].map(byte => byte.toString(16).padStart(2, '0')).join(' ')}`
 }
 
-/**
- * The layers of names such as `block1_conv1/kernel`, Fovea's own. A checkpoint's optimizer is left out, and where it keeps
- * the values of its best epoch, those are meant.
- */
+/** A checkpoint's optimizer is left out, and where it keeps the values of its best epoch, those are meant. */
 function safetensorsLayers(bytes: Uint8Array, path: string): FileLayer[] {
   const all = Object.entries(decodeSafetensors(bytes, path).tensors)
   const best = all.filter(([name]) => name.startsWith('best/'))
-  const own = best.length > 0 ? best : all.filter(([name]) => !name.startsWith('optimizer/'))
-  const layers = new Map<string, FileTensor[]>()
-  for (const [full, tensor] of own) {
-    if (tensor.dtype !== 'float32' && tensor.dtype !== 'float64') continue
-    const name = best.length > 0 ? full.slice('best/'.length) : full
-    const slash = name.lastIndexOf('/')
-    const layer = name.slice(0, Math.max(0, slash))
-    const data = Float32Array.from(tensor.data as Float32Array)
-    const entry = {
-      name,
-      role: roleOf(name) ?? name.slice(slash + 1),
-      tensor: { ...tensor, dtype: 'float32', data },
-    } as const
-    layers.set(layer, [...(layers.get(layer) ?? []), entry])
-  }
-  return [...layers].map(([name, tensors]) => ({ name, kind: undefined, tensors }))
+  if (best.length > 0) return foveaLayers(best.map(([name, tensor]) => [name.slice('best/'.length), tensor]))
+  return foveaLayers(all.filter(([name]) => !name.startsWith('optimizer/')))
 }

@@ -36,7 +36,7 @@ const halves = new Map<unknown, (bits: Uint16Array) => Float32Array>([
 ])
 
 /** The reference implementation refuses longer headers. */
-const LONGEST_HEADER = 100_000_000
+export const LONGEST_HEADER = 100_000_000
 const METADATA = '__metadata__'
 
 /** The bytes of a safetensors file; the same tensors, in any order, give the same bytes. */
