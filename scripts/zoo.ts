@@ -1,10 +1,12 @@
 /**
- * Trains the zoo by the recipes of zoo-recipes.ts and keeps docs/zoo.json and the table of docs/zoo.md: what each reached.
+ * Trains the zoo by the recipes of zoo-recipes.ts and keeps docs/zoo.json and the table of docs/zoo.md: what
+ * each reached.
  *
- *   node scripts/zoo.ts [--only MODEL,MODEL] [--seeds N] [--threads N] [--data DIR] [--out DIR, default runs/zoo] [--collect]
+ *   node scripts/zoo.ts [--only MODEL,MODEL] [--seeds N] [--threads N] [--data DIR]
+ *                       [--out DIR, default runs/zoo] [--collect]
  *
- * A trial that has ended is not run again, one that was cut off goes on from its checkpoint. --collect runs nothing. What
- * docs/zoo.json says of other trials stays.
+ * A trial that has ended is not run again, one that was cut off goes on from its checkpoint; a folder that was
+ * begun by another recipe is refused. --collect runs nothing. What docs/zoo.json says of other trials stays.
  */
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
@@ -14,7 +16,7 @@ import { parseArgs } from 'node:util'
 import { summarize } from '../src/stats/summary.ts'
 import { writeFileAtomic } from '../src/train/files.ts'
 import type { TrialResult } from '../src/train/trial.ts'
-import { architectureNamed } from '../src/zoo/index.ts'
+import { unknownName } from '../src/util/errors.ts'
 import { type Recipe, recipes } from './zoo-recipes.ts'
 
 const root = join(import.meta.dirname, '..')
@@ -48,7 +50,8 @@ const { values: flags } = parseArgs({
 
 const named = flags.only?.split(',')
 const chosen = recipes.filter(({ model }) => !named || named.includes(model))
-for (const name of named ?? []) architectureNamed(name)
+const trained = recipes.map(({ model }) => model)
+for (const name of named ?? []) if (!trained.includes(name)) throw unknownName('recipe', name, trained)
 
 const commandOf = ({ model, dataSet, flags: own }: Recipe) =>
   `fovea train --model ${model} --dataset ${dataSet} ${own}`
@@ -58,10 +61,24 @@ for (const recipe of chosen)
   for (let seed = 1; seed <= Number(flags.seeds); seed++) {
     const folder = join(flags.out, `${recipe.model.replace('/', '-')}_${recipe.dataSet}_seed-${seed}`)
     const result = join(folder, 'result.json')
+    await checkCommand(recipe, folder)
     if (!existsSync(result) && !flags.collect) await train(recipe, seed, folder)
-    if (existsSync(result)) await keep(recipe, JSON.parse(await readFile(result, 'utf8')))
+    if (!existsSync(result)) continue
+    await keep(recipe, JSON.parse(await readFile(result, 'utf8')))
+    // At once: a later trial may fail.
+    await writePage()
   }
 await writePage()
+
+/** A recipe may have changed since a folder was begun: what was trained by the old one is not its result. */
+async function checkCommand(recipe: Recipe, folder: string): Promise<void> {
+  const note = `${folder}.txt`
+  const command = commandOf(recipe)
+  if (!existsSync(folder)) return flags.collect ? undefined : await writeFileAtomic(note, command)
+  const before = existsSync(note) ? await readFile(note, 'utf8') : command
+  if (before !== command)
+    throw new Error(`${folder}: expected a trial of "${command}", received one of "${before}"; move it away`)
+}
 
 async function train({ model, dataSet, flags: own }: Recipe, seed: number, folder: string): Promise<void> {
   const began = existsSync(join(folder, 'checkpoint.safetensors'))
@@ -118,13 +135,13 @@ async function writePage(): Promise<void> {
     return trials.length === 0 ? [] : [rowOf(recipe, trials)]
   })
   const missing = recipes.filter(recipe => !all.some(({ command }) => command === commandOf(recipe)))
-  const machines = [...new Set(all.map(({ cpu, runtime }) => `${cpu}, ONNX Runtime ${runtime}`))]
+  const shown = all.filter(({ command }) => recipes.some(recipe => commandOf(recipe) === command))
+  const machines = [...new Set(shown.map(({ cpu, runtime }) => `${cpu}, ${runtime}`))]
   const text = [
     '| model | data set | test accuracy | seeds | epochs | seconds a trial | threads | flags of `fovea train` | remark |',
     '|---|---|---|---|---|---|---|---|---|',
     ...rows,
-    '',
-    `Measured on ${machines.join('; ')}.`,
+    ...(machines.length > 0 ? ['', `Measured on ${machines.join('; ')}.`] : []),
     ...(missing.length > 0
       ? ['', `Not measured yet: ${missing.map(({ model, dataSet }) => `${model} on ${dataSet}`).join(', ')}.`]
       : []),

@@ -39,6 +39,17 @@ test('a picture of the images and their draws', async () => {
   }
 })
 
+test('a picture beyond all sizes is refused before anything is computed', async () => {
+  const args = ['augment', ...subset, '--augment', 'flip', '--images', '2000', '--draws', '2000']
+  const { code, stderr } = await fovea([...args, '--out', 'huge.png'], { cwd })
+  expect({ code, stderr }).toEqual({
+    code: 2,
+    stderr:
+      'fovea: augment: expected --images and --draws for a picture of at most 100000000 pixels, received 2000 and 2000: 176004 x 176104 pixels\n',
+  })
+  expect(existsSync(join(cwd, 'huge.png'))).toBe(false)
+})
+
 test('the same seed draws the same picture, another seed another one', async () => {
   const args = ['augment', ...subset, '--augment', 'crop:4,cutout:8,noise:0.1', '--images', '2']
   for (const [name, seed] of [

@@ -8,6 +8,7 @@ import { add, relu } from '../src/graph/ops/elementwise.ts'
 import { matMul } from '../src/graph/ops/reduce.ts'
 import { input } from '../src/graph/ops/source.ts'
 import { windowOf } from '../src/graph/ops/window.ts'
+import { gaussianTaps, lowPass } from '../src/nn/brain/gaussian.ts'
 import { buildModel } from '../src/nn/model.ts'
 import { architectureNamed } from '../src/zoo/index.ts'
 import { gradientTable } from './gradients.table.ts'
@@ -33,6 +34,11 @@ describe('by definition', () => {
       9 * 7 * 2 * 6 * 3 * 5 * 2,
     )
     expect(of(conv(float(9, 7, 2, 4), float(3, 5, 1, 4), undefined, same!, 4))).toBe(9 * 7 * 2 * 4 * 3 * 5)
+  })
+
+  test('a fixed filter that is written as a matrix: its taps, and nothing for its zeros', () => {
+    const filtered = lowPass(float(6, 5, 2, 3), gaussianTaps(2, 1))
+    expect(of(filtered)).toBe(2 * 3 * ((5 * 5 - 6) * 6 + (5 * 6 - 6) * 5))
   })
 
   test('attention among values: scores, and sums over all values, exact or not', () => {

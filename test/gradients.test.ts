@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { gradients } from '../src/autodiff/gradients.ts'
 import { emitGraph, modelOf } from '../src/compile/emit.ts'
 import { type OpDefinition, type Tensor, topological } from '../src/graph/node.ts'
+import { formOf } from '../src/graph/ops/conv.ts'
 import {
   add,
   cast,
@@ -101,6 +102,12 @@ test('every op has an entry in the table, and a reference or an expansion', () =
 test('the convolutions of the table take every form, each that which its label says', () => {
   for (const [label, form] of convForms) expect(label.startsWith(form.replace('-', ' ')), label).toBe(true)
   expect(new Set(convForms.map(([, form]) => form)).size).toBe(5)
+})
+
+test('a few images of many channels are gathered: to transform such a kernel costs more than it saves', () => {
+  const window = windowOf('table', [7, 7], [3, 3], [1, 1], 'same')
+  expect(formOf([7, 7, 1, 512], 512, window).form).toBe('gather')
+  expect(formOf([7, 7, 64, 64], 64, window).form).not.toBe('gather')
 })
 
 let engine: Engine

@@ -51,7 +51,7 @@ const convCases: Readonly<Record<string, ConvCase>> = {
   'dft same, an odd and an even cycle': { size: [4, 3], kernel: [3, 5], channels: 6, padding: 'same' },
   'dft same, even kernel': { size: [5, 4], kernel: [5, 4], channels: 5, padding: 'same' },
   'dft same, kernel beyond the map': { size: [4, 2], kernel: [5, 3], channels: 7, padding: 'same' },
-  'winograd same, two tiles of 4': { size: [3, 5], kernel: [3, 3], channels: 5, padding: 'same' },
+  'winograd same, two tiles': { size: [3, 6], kernel: [3, 3], channels: 5, padding: 'same' },
   'winograd valid, rest of a tile': { size: [5, 7], kernel: [3, 3], channels: 5 },
   'winograd 5x5 valid': { size: [6, 6], kernel: [5, 5], channels: 5 },
   'winograd 3x4 same': { size: [4, 3], kernel: [3, 4], channels: 5, padding: 'same' },

@@ -1,4 +1,7 @@
-/** Every architecture learns real images: the loss falls, and after a small budget the accuracy is above a floor. */
+/**
+ * Every architecture learns real images: the loss falls, and after a small budget the accuracy is above a
+ * floor.
+ */
 import {
   type Architecture,
   adam,
@@ -34,7 +37,8 @@ const budgets: Readonly<Record<string, Budget>> = {
   'visionnet/attention-1': { images: 32, epochs: 4, floor: 0.5 },
   'visionnet/attention-2': { images: 96, epochs: 3, floor: 0.5 },
   'visionnet/attention-3': { images: 96, epochs: 3, floor: 0.5 },
-  // Glorot's weights without normalization: its plateau is longer than a test may be, so that only the loss is held to fall.
+  // Glorot's weights without normalization: its plateau is longer than a test may be, so that only the loss
+  // is held to fall.
   vgg16: { images: 16, epochs: 6, side: 32, learningRate: 1e-4, floor: 0 },
   resnet20: { images: 96, epochs: 4, floor: 0.5 },
   resnet32: { images: 64, epochs: 4, floor: 0.5 },

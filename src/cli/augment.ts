@@ -9,7 +9,7 @@ import { stepKeys } from '../train/step-keys.ts'
 import { UsageError } from '../util/errors.ts'
 import { hostTensor } from '../util/host-tensor.ts'
 import { addAugmentOption } from './augmentation.ts'
-import { contactSheet } from './contact-sheet.ts'
+import { contactSheet, sheetLayout } from './contact-sheet.ts'
 import { plural } from './format.ts'
 import { loadData } from './load-data.ts'
 import { addCommonOptions, addSkipOption, wholeNumber } from './options.ts'
@@ -54,6 +54,9 @@ async function augment(flags: Flags): Promise<void> {
   if (!out.endsWith('.png'))
     throw new UsageError(`--out: expected a name that ends in .png, received "${out}"`)
   const dataSet = await loadData(dataset, flags.data, flags.skipUndecodable)
+  const [height, width] = dataSet.imageShape
+  // Before anything is computed: the engine would run out of memory first.
+  sheetLayout(height, width, images, draws)
   const filled = withMean(augmentation, dataSet.train.images)
   const rows = ofEachClass(dataSet, images)
   const changed = await augmented(dataSet, filled, rows, draws, seed)

@@ -14,8 +14,8 @@ export interface AugmentProgram extends ProgramBytes {
 /**
  * Compiles a program that only augments.
  *
- * Inputs: `steps`, `images`, `labels`, `order` and `keys/STREAM` of a training program. Output: `augmented` float32
- * [steps, N, H, W, C], the images of each step's minibatch.
+ * Inputs: `steps`, `images`, `labels`, `order` and `keys/STREAM` of a training program. Output: `augmented`
+ * float32 [steps, N, H, W, C], the images of each step's minibatch.
  *
  * @throws UsageError where an augmentation is out of range, or does not fit the images
  */

@@ -108,7 +108,7 @@ export function compileTraining(spec: TrainSpec): TrainProgram {
   const trained = built.parameters.filter(parameter => !parameter.frozen)
   if (trained.length === 0)
     throw new UsageError(
-      `model "${model.name}": expected at least one layer to train, received one whose ${frozen.length} layers with state are all frozen`,
+      `model "${model.name}": expected at least one layer to train, received one whose layers with parameters are all frozen`,
     )
   const randomKeys = [...built.randomKeys, ...augmentationStreams(augmentation)]
   const mean = reshape(reduceMean(lossPerExample(loss, built.logits, batch.labels)), [])

@@ -18,7 +18,9 @@ export interface SplitCard {
   readonly channels: readonly ChannelCard[]
 }
 
-/** Identical images in one place: groups of two or more there, or, across the splits, of one or more in each. */
+/**
+ * Identical images in one place: groups of two or more there, or, across the splits, of one or more in each.
+ */
 export interface DuplicateCount {
   readonly groups: number
   /** How many training images these groups hold; none counts for `test`. */

@@ -1,7 +1,7 @@
 /** Images that are byte for byte the same. */
 import type { LabelledImages } from './data-set.ts'
 
-/** All images of a data set that are the same, by their positions in their splits, ascending; two or more in all. */
+/** Images of a data set that are the same, by their positions in their splits, ascending; two or more. */
 export interface DuplicateGroup {
   readonly train: readonly number[]
   readonly test: readonly number[]
@@ -10,8 +10,8 @@ export interface DuplicateGroup {
 }
 
 /**
- * The groups of identical images within and across the splits, in the order of their first image, training images first.
- * Each image is read once for a hash; images of equal hash are compared byte by byte.
+ * The groups of identical images within and across the splits, in the order of their first image, training
+ * images first. Each image is read once for a hash; images of equal hash are compared byte by byte.
  */
 export function findDuplicates(train: LabelledImages, test: LabelledImages): DuplicateGroup[] {
   const groups: MutableGroup[] = []
@@ -66,7 +66,7 @@ function asWords(bytes: Uint8Array): Uint32Array {
   return new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4)
 }
 
-/** 32 bits: multiply and fold, so that every bit of a unit reaches the lower half. It only sorts; bytes decide. */
+/** Multiply and fold, so that every bit of a unit reaches the lower half. It only sorts; bytes decide. */
 function hashOf(units: Uint8Array | Uint32Array, start: number, end: number): number {
   let hash = 0
   for (let i = start; i < end; i++) {

@@ -21,15 +21,15 @@ export function isImageFolder(name: string): boolean {
 }
 
 /**
- * Loads `folder:PATH` (32 x 32 pixels, colour) or `folder:HEIGHTxWIDTHxCHANNELS:PATH` (channels: 1 is grey, 3 is RGB). The
- * classes are the folders' names, by their code units. A picture is turned as its EXIF says, laid on white where it is
- * transparent, and fitted into the shape with its proportions kept; the rest is black. What a file holds must be what its
- * ending says.
+ * Loads `folder:PATH` (32 x 32 pixels, colour) or `folder:HEIGHTxWIDTHxCHANNELS:PATH` (channels: 1 is grey, 3
+ * is RGB). The classes are the folders' names, by their code units. A picture is turned as its EXIF says,
+ * laid on white where it is transparent, and fitted into the shape with its proportions kept; the rest is
+ * black. What a file holds must be what its ending says.
  *
  * @param options with `skipUndecodable`, a picture that cannot be decoded is left out and listed in `skipped`
- * @throws UsageError for a wrong name, sides above 1,024 pixels, fewer than two classes, classes that differ between the
- *   splits, a class without pictures, or more pixels than there is memory for; FoveaError naming a picture that cannot be
- *   decoded
+ * @throws UsageError for a wrong name, sides above 1,024 pixels, fewer than two classes, classes that differ
+ *   between the splits, a class without pictures, or more pixels than there is memory for; FoveaError naming
+ *   a picture that cannot be decoded
  */
 export async function loadImageFolder(
   name: string,
@@ -104,7 +104,10 @@ async function picturesOf(folder: string, classes: readonly string[]): Promise<L
   return pictures
 }
 
-/** Refuses what would not fit, before hours of decoding. While training, the pixels stand here and in the engine. */
+/**
+ * Refuses what would not fit, before hours of decoding. While training, the pixels stand here and in the
+ * engine.
+ */
 function checkMemory(name: string, count: number, shape: ImageShape): void {
   const needed = 2 * count * sizeOf(shape)
   const available = process.availableMemory()

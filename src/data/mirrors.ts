@@ -30,8 +30,8 @@ export interface FetchedFiles<T> {
 }
 
 /**
- * Fetches `files` from `bases`, each file from the first base that has it, and keeps them in the folder `cache`. Stops at
- * the first file that none has.
+ * Fetches `files` from `bases`, each file from the first base that has it, and keeps them in the folder
+ * `cache`. Stops at the first file that none has.
  *
  * @param bases base addresses that end with a slash
  * @throws UnreadableFile where what was downloaded cannot be read; it stays, and the next attempt takes it up
@@ -80,7 +80,10 @@ export async function fetchFromMirrors<T>(
   return { contents, used, failures, notCached }
 }
 
-/** Downloads one file into the cache, unless an earlier attempt left all of it. A wrong checksum after a resumed download gets one fresh try. */
+/**
+ * Downloads one file into the cache, unless an earlier attempt left all of it. A wrong checksum after a
+ * resumed download gets one fresh try.
+ */
 async function fetchFile<T>(
   url: string,
   { name, read }: PublishedFile<T>,

@@ -33,10 +33,11 @@ export class UndecodablePicture extends FoveaError {
 }
 
 /**
- * Reads a picture as uint8 [height, width, channels]: turned as its EXIF says, laid on white where it is transparent, fitted
- * into the shape with its proportions kept; the rest is black.
+ * Reads a picture as uint8 [height, width, channels]: turned as its EXIF says, laid on white where it is
+ * transparent, fitted into the shape with its proportions kept; the rest is black.
  *
- * @throws UndecodablePicture where the content is damaged, cut, or of another format than the ending says; UnreadableFile
+ * @throws UndecodablePicture where the content is damaged, cut, or of another format than the ending says;
+ *   UnreadableFile
  */
 export async function readPicture(path: string, [height, width, channels]: ImageShape): Promise<Uint8Array> {
   const bytes = await readStored(path)

@@ -50,7 +50,7 @@ export async function loadDataSet(name: string, options: LoadOptions = {}): Prom
   }
   if (options.skipUndecodable)
     throw new UsageError(
-      `data set ${name}: expected folder:PATH with the skipping of pictures that cannot be decoded`,
+      `data set ${name}: undecodable pictures can be skipped in a folder:PATH only, received a published data set`,
     )
   const entry = entries.find(({ definition }) => definition.name === name)
   if (entry === undefined) throw unknownName('data set', name, dataSetNames)

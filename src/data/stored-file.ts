@@ -6,7 +6,10 @@ import { gunzip } from 'node:zlib'
 import { FoveaError, UsageError } from '../util/errors.ts'
 import type { NamedBytes } from './idx.ts'
 
-/** A file that is there but that the system will not read: nothing is known of its content, so it must be left alone. */
+/**
+ * A file that is there but that the system will not read: nothing is known of its content, so it must be left
+ * alone.
+ */
 export class UnreadableFile extends FoveaError {
   override name = 'UnreadableFile'
   /** The system's code, as `EACCES`. */
@@ -33,7 +36,9 @@ export async function readStored(path: string): Promise<Uint8Array | undefined> 
   }
 }
 
-/** Thrice the largest published file, decompressed: a few kilobytes of gzip may stand for any number of bytes. */
+/**
+ * Thrice the largest published file, decompressed: a few kilobytes of gzip may stand for any number of bytes.
+ */
 const MOST_BYTES = 512 * 2 ** 20
 
 /**

@@ -1,16 +1,24 @@
 /** What a graph costs: multiply-adds, the unit in which papers state it. */
 
-import { sizeOf } from '../util/host-tensor.ts'
+import { sizeOf, toNumbers } from '../util/host-tensor.ts'
 import { type Node, type OpDefinition, type Tensor, topological } from './node.ts'
 import { ScalarAttention } from './ops/attention.ts'
 import { Conv, GroupedConv } from './ops/conv.ts'
 import { MatMul } from './ops/reduce.ts'
+import { Constant } from './ops/source.ts'
 
 /**
  * Each output of a convolution is a sum over the taps and the channels that it sees; w
  * [kH, kW, C / groups, K].
  */
 const convolution = ({ inputs: [, w], outputs: [y] }: Node) => sizeOf(y!.shape) * sizeOf(w!.shape.slice(0, 3))
+
+/** Of a fixed matrix, the share of values that multiply: a filter of few taps is mostly zeros as a matrix. */
+function nonzeros({ node }: Tensor): number {
+  if (node.op !== Constant) return 1
+  const values = toNumbers(node.attributes.value)
+  return values.filter(value => value !== 0).length / values.length
+}
 
 /**
  * Multiply-adds by definition, whatever form a program computes them in. Taps in the padding count, as they
@@ -21,8 +29,8 @@ const products = new Map<OpDefinition, (node: Node) => number>([
   [GroupedConv, convolution],
   [
     MatMul,
-    ({ inputs: [a], outputs: [c], attributes: { transA } }) =>
-      sizeOf(c!.shape) * a!.shape.at(transA ? -2 : -1)!,
+    ({ inputs: [a, b], outputs: [c], attributes: { transA } }) =>
+      Math.round(sizeOf(c!.shape) * a!.shape.at(transA ? -2 : -1)! * nonzeros(a!) * nonzeros(b!)),
   ],
   // [N, M] values: M^2 scores an image, and each of M results a sum over M values.
   [ScalarAttention, ({ inputs: [x] }) => 2 * x!.shape[1]! * sizeOf(x!.shape)],

@@ -1,4 +1,4 @@
-/** What an entry of the zoo is: a network that can be named, where it comes from, and what its source leaves open. */
+/** An entry of the zoo: a network that can be named, where it comes from, and what its source leaves open. */
 import {
   type Connection,
   caffePixels,
@@ -63,15 +63,18 @@ export interface Pretrained {
 /** How a network is fitted to images other than those it was made for. */
 export interface BuildOptions {
   /**
-   * `'imagenet'`: pixels prepared as for the published weights; grey images are repeated as red, green and blue.
-   * Default: `'own'`, pixels in the network's own range.
+   * `'imagenet'`: pixels prepared as for the published weights; grey images are repeated as red, green and
+   * blue. Default: `'own'`, pixels in the network's own range.
    */
   readonly preprocessing?: 'own' | 'imagenet'
-  /** [height, width] that images are resized to inside the network, bilinearly. Default: they stay as they are. */
+  /** [height, width] that images are resized to inside the network, bilinearly. Default: as they are. */
   readonly resize?: readonly [number, number]
   /** Repeats grey images as red, green and blue. Default: as `preprocessing` needs. */
   readonly colour?: boolean
-  /** `'pooling'`: global average pooling and one dense layer in the place of the network's own head. Default: `'own'`. */
+  /**
+   * `'pooling'`: global average pooling and one dense layer in the place of the network's own head. Default:
+   * `'own'`.
+   */
   readonly top?: 'own' | 'pooling'
 }
 
@@ -84,8 +87,8 @@ export interface Architecture extends Facts {
   /**
    * The network for images [height, width, channels] and a number of classes.
    *
-   * @throws UsageError where the images are too small, an extent is no positive whole number, or an option asks for what the
-   *   architecture does not have
+   * @throws UsageError where the images are too small, an extent is no positive whole number, or an option
+   *   asks for what the architecture does not have
    */
   build(input: readonly [number, number, number], classes: number, options?: BuildOptions): Model
 }

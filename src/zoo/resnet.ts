@@ -1,4 +1,7 @@
-/** Residual networks: ResNet50 for large images, with Keras's layer names, and ResNet-20, -32 and -56 for small ones. */
+/**
+ * Residual networks: ResNet50 for large images, with Keras's layer names, and ResNet-20, -32 and -56 for
+ * small ones.
+ */
 import {
   add,
   averagePooling2d,
@@ -88,7 +91,10 @@ const resnet50 = architecture({
   },
 })
 
-/** A 3x3 convolution and its normalization. With a stride it is padded by 1 on all sides, so that it stays centred on the pixels that the shortcut takes. */
+/**
+ * A 3x3 convolution and its normalization. With a stride it is padded by 1 on all sides, so that it stays
+ * centred on the pixels that the shortcut takes.
+ */
 function normalizedConv(name: string, filters: number, strides = 1): Layer[] {
   const options = { name, filters, kernelSize: 3, useBias: false, kernelInitializer: 'heNormal' } as const
   const conv =

@@ -30,7 +30,7 @@ const activated = (block: number, widths: readonly number[]) =>
 
 /** Separable convolutions and a pooling, beside a 1x1 convolution, the `n`th. */
 function reduction(x: Connection, n: number, block: number, layers: readonly Layer[], filters: number) {
-  // Keras gives no name to the layers of its shortcuts, and numbers them as they are made: conv2d, conv2d_1, ...
+  // Keras gives no name to the layers of its shortcuts, and numbers them: conv2d, conv2d_1, ...
   const count = n === 0 ? '' : `_${n}`
   const shortcut = chain(x, [
     conv2d({ name: `conv2d${count}`, filters, kernelSize: 1, strides: 2, padding: 'same', useBias: false }),

@@ -1,13 +1,13 @@
 /**
- * Convolution with strides of 1 by the discrete Fourier transform of small maps, as a bilinear algorithm: with constant
- * matrices B [R, H W], G [R, kH kW] and A [H' W', R],
+ * Convolution with strides of 1 by the discrete Fourier transform of small maps, as a bilinear algorithm:
+ * with constant matrices B [R, H W], G [R, kH kW] and A [H' W', R],
  *
  *   X~ = B X [R, N, C],  W~ = G W [R, C, K],  Y = A (X~ W~),
  *
- * where X~ W~ is a matrix product for each of the R rows. The transform is cyclic over the least extents for which taps
- * outside of the map land on zeros. A frequency that is its own conjugate has one real row; of a conjugate pair one is
- * kept, and its complex product takes three rows, (a + ib)(c + id) = k1 - k3 + i (k1 + k2) with
- * k1 = (a + b) c, k2 = a (d - c), k3 = b (c + d) (Gauss).
+ * where X~ W~ is a matrix product for each of the R rows. The transform is cyclic over the least extents for
+ * which taps outside of the map land on zeros. A frequency that is its own conjugate has one real row; of a
+ * conjugate pair one is kept, and its complex product takes three rows,
+ * (a + ib)(c + id) = k1 - k3 + i (k1 + k2) with k1 = (a + b) c, k2 = a (d - c), k3 = b (c + d) (Gauss).
  */
 import { hostTensor } from '../../util/host-tensor.ts'
 import type { Tensor } from '../node.ts'
@@ -72,7 +72,7 @@ function makeTransforms(size: Pair, window: WindowAttributes): Transforms {
       const [conjugateU, conjugateV] = [(height - u) % height, (width - v) % width]
       if (conjugateU < u || (conjugateU === u && conjugateV < v)) continue
       const own = conjugateU === u && conjugateV === v
-      // The turns are reduced to less than one before they become angles, so that large products lose no digits.
+      // Turns are reduced to less than one before they become angles: large products lose no digits.
       const angle = (i: number, j: number) =>
         2 * Math.PI * (((u * i) % height) / height + ((v * j) % width) / width)
       const map = cells(size).map(([i, j]) => angle(i, j))
@@ -85,7 +85,8 @@ function makeTransforms(size: Pair, window: WindowAttributes): Transforms {
         columns.push(places.map(turn => scale * Math.cos(turn)))
         continue
       }
-      // X = a + ib = sum x e^-i angle; the kernel's conjugate c + id = sum w e^+i angle; y = 2 Re(X W e^+i angle).
+      // X = a + ib = sum x e^-i angle; the kernel's conjugate c + id = sum w e^+i angle;
+      // y = 2 Re(X W e^+i angle).
       const [a, b] = [map.map(Math.cos), map.map(turn => -Math.sin(turn))]
       const [c, d] = [taps.map(Math.cos), taps.map(Math.sin)]
       input.push(...a.map((value, i) => value + b[i]!), ...a, ...b)

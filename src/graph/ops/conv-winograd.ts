@@ -1,16 +1,19 @@
 /**
- * Convolution with strides of 1 by minimal filtering (Winograd 1980; Lavin and Gray 2016, arXiv 1509.09308): along each
- * axis the outputs are made in tiles of m from t = m + k - 1 inputs, with t products in the place of m k,
+ * Convolution with strides of 1 by minimal filtering (Winograd 1980; Lavin and Gray 2016, arXiv 1509.09308):
+ * along each axis the outputs are made in tiles of m from t = m + k - 1 inputs, with t products in the place
+ * of m k,
  *
  *   y = A ((G w) (B x)),   B [T t, extent], G [t, k], A [extent', T t],
  *
- * where T is the number of tiles, and the padding is part of B. The transforms of the two axes are applied one after the
- * other: to [H, W N C] and to each row [W, N C]. Between them, channels meet in a matrix product for each of the t t
- * places of a tile. Rows of B are ordered (place, tile), so that all tiles of a place share one kernel.
+ * where T is the number of tiles, and the padding is part of B. The transforms of the two axes are applied
+ * one after the other (separable.ts). Between them, channels meet in a matrix
+ * product for each of the t t places of a tile. Rows of B are ordered (place, tile), so that all tiles of a
+ * place share one kernel.
  */
 import { hostTensor } from '../../util/host-tensor.ts'
 import type { Tensor } from '../node.ts'
 import { matMul, reduceSum } from './reduce.ts'
+import { alongAxes, alongAxesWork } from './separable.ts'
 import { reshape } from './shape.ts'
 import { constant } from './source.ts'
 import { type ConvWork, type Extents, type Pair, type WindowAttributes, windowCounts } from './window.ts'
@@ -31,8 +34,8 @@ interface Axis {
 }
 
 /**
- * Where polynomials are evaluated, besides infinity. Of all choices of small numbers these lose the fewest digits for
- * 4 and for 6 products (Barabasz, Anderson, Soodhalter and Gregg 2018, arXiv 1803.10986).
+ * Where polynomials are evaluated, besides infinity. Of all choices of small numbers these lose the fewest
+ * digits for 4 and for 6 products (Barabasz, Anderson, Soodhalter and Gregg 2018, arXiv 1803.10986).
  */
 const POINTS = [0, -1, 1, 0.5, -2]
 
@@ -43,14 +46,17 @@ const MOST_PLACES = POINTS.length + 1
 export function winogradWork([h, w, n, c]: Extents, k: number, window: WindowAttributes, m: Pair): ConvWork {
   const outputs = windowCounts([h, w], window)
   const places = [m[0] + window.kernel[0] - 1, m[1] + window.kernel[1] - 1] as const
-  const [rows, columns] = [0, 1].map(axis => Math.ceil(outputs[axis]! / m[axis]!) * places[axis]!) as [
-    number,
-    number,
-  ]
+  const tiles = [Math.ceil(outputs[0] / m[0]), Math.ceil(outputs[1] / m[1])] as const
+  const products = [tiles[0] * places[0], tiles[1] * places[1]] as const
+  const area = products[0] * products[1]
+  const input = alongAxesWork([h, w], products)
+  const output = alongAxesWork(products, outputs)
+  // Of the three passes one writes the kernel's transform, and one its gradient for each row of tiles.
+  const kernels = (places[0] * places[1] * (1 + tiles[0])) / 3
   return {
-    whole: rows * w * n * c * (h + columns) + outputs[0] * columns * n * k * (rows + outputs[1]),
-    batched: rows * columns * n * c * k,
-    values: rows * n * c * (w + columns) + columns * n * k * (rows + outputs[0]),
+    whole: n * (c * input.multiplications + k * output.multiplications),
+    batched: area * n * c * k,
+    values: n * (c * (input.between + area) + k * (area + output.between)) + kernels * c * k,
   }
 }
 
@@ -79,7 +85,7 @@ function polynomial(roots: readonly number[]): number[] {
   return coefficients
 }
 
-/** What a tile of `m` outputs is made with: A' [m, t], G [t, k] and B' [t, t], by Toom and Cook, transposed. */
+/** What a tile of `m` outputs is made with: A' [m, t], G [t, k] and B' [t, t]: Toom-Cook, transposed. */
 function tileTransforms(m: number, k: number): { output: Matrix; kernel: Matrix; input: Matrix } {
   const t = m + k - 1
   const points = POINTS.slice(0, t - 1)
@@ -125,32 +131,18 @@ const axesOf = (size: Pair, window: WindowAttributes, m: Pair): Axes => [
 const matrixOf = (rows: Matrix, like: Tensor) =>
   constant(hostTensor(like.dtype, [rows.length, rows[0]!.length], rows.flat()))
 
-/** Applies a matrix to each of the first two axes of maps [H, W, ...]: [rows of h, rows of w, rest]. */
-function alongAxes(x: Tensor, h: Matrix, w: Matrix): Tensor {
-  const [height, width, ...others] = x.shape as [number, number, ...number[]]
-  const rest = others.reduce((a, b) => a * b, 1)
-  const across = (maps: Tensor) => matMul(matrixOf(w, x), maps)
-  const down = (maps: Tensor, columns: number) =>
-    reshape(matMul(matrixOf(h, x), reshape(maps, [height, columns * rest])), [h.length, columns, rest])
-  // The maps are fewest between the two where the axis that grows comes last.
-  return h.length > height
-    ? down(across(reshape(x, [height, width, rest])), w.length)
-    : across(down(x, width))
-}
-
 /** [t, T, t, T N, C]: maps [H, W, N, C], or their cotangent, as products see them. */
 function inward(maps: Tensor, [h, w]: Axes, matrixOfAxis: (axis: Axis) => Matrix): Tensor {
   const [, , n, c] = maps.shape as [number, number, number, number]
-  const rows = alongAxes(maps, matrixOfAxis(h), matrixOfAxis(w))
+  const rows = alongAxes(maps, matrixOf(matrixOfAxis(h), maps), matrixOf(matrixOfAxis(w), maps))
   return reshape(rows, [h.places, h.tiles, w.places, w.tiles * n, c])
 }
 
 /** Maps [H, W, N, C] of products [t, T, t, T N, C]. */
 function outward(products: Tensor, [h, w]: Axes, n: number, matrixOfAxis: (axis: Axis) => Matrix): Tensor {
-  const [rows, columns] = [matrixOfAxis(h), matrixOfAxis(w)]
   const c = products.shape.at(-1)!
   const stacked = reshape(products, [h.places * h.tiles, w.places * w.tiles, n, c])
-  return reshape(alongAxes(stacked, rows, columns), [rows.length, columns.length, n, c])
+  return alongAxes(stacked, matrixOf(matrixOfAxis(h), products), matrixOf(matrixOfAxis(w), products))
 }
 
 const inputOf = (axis: Axis) => axis.input
@@ -161,7 +153,7 @@ const outputBack = (axis: Axis) => transposed(axis.output)
 /** [t, 1, t, C, K]: the transformed kernel w [kH, kW, C, K]. */
 function transformedKernel(kernel: Tensor, [h, w]: Axes): Tensor {
   const [, , c, k] = kernel.shape as [number, number, number, number]
-  const rows = alongAxes(kernel, h.kernel, w.kernel)
+  const rows = alongAxes(kernel, matrixOf(h.kernel, kernel), matrixOf(w.kernel, kernel))
   return reshape(rows, [h.places, 1, w.places, c, k])
 }
 
@@ -192,7 +184,7 @@ export function winogradKernelGradient(x: Tensor, dy: Tensor, window: WindowAttr
   const [c, k] = [x.shape[3]!, dy.shape[3]!]
   const products = matMul(inward(x, axes, inputOf), inward(dy, axes, outputBack), { transA: true })
   const places = reshape(reduceSum(products, [1]), [h.places, w.places, c, k])
-  return reshape(alongAxes(places, transposed(h.kernel), transposed(w.kernel)), [...window.kernel, c, k])
+  return alongAxes(places, matrixOf(transposed(h.kernel), x), matrixOf(transposed(w.kernel), x))
 }
 
 const sizeOfMaps = ({ shape }: Tensor): Pair => [shape[0]!, shape[1]!]

@@ -3,8 +3,9 @@
  *
  *   y[o, n, k] = b[k] + sum over taps t and channels c of x[o s + t d - p, n, c] w[t, c, k]
  *
- * with strides s, dilation d and padding p. In training programs each becomes gathers, transforms and matrix products, by the form
- * that `formOf` chooses; the forms share their gathered columns between the forward and the backward pass.
+ * with strides s, dilation d and padding p. In training programs each becomes gathers, transforms and matrix
+ * products, by the form that `formOf` chooses; the forms share their gathered columns between the forward and
+ * the backward pass.
  */
 import { UsageError } from '../../util/errors.ts'
 import { hostTensor, showShape } from '../../util/host-tensor.ts'
@@ -40,9 +41,9 @@ export type ConvForm =
   | { readonly form: 'winograd' /** Outputs of a tile along each axis. */; readonly tile: Pair }
 
 /**
- * The fastest form on a CPU, as measured, of a convolution of maps [H, W, N, C] to K channels: a 1x1 kernel is one matrix
- * product; few input channels gather whole rows of minibatch values; with strides of 1 the maps are transformed where
- * that costs less; the rest gathers rows of channels.
+ * The fastest form on a CPU, as measured, of a convolution of maps [H, W, N, C] to K channels: a 1x1 kernel
+ * is one matrix product; few input channels gather whole rows of minibatch values; with strides of 1 the maps
+ * are transformed where that costs less; the rest gathers rows of channels.
  */
 export function formOf([h, w, n, c]: Extents, k: number, window: WindowAttributes): ConvForm {
   const { kernel, strides, dilation } = window
@@ -53,8 +54,11 @@ export function formOf([h, w, n, c]: Extents, k: number, window: WindowAttribute
   const [rows, columns] = windowCounts([h, w], window)
   const gathered = rows * columns * n * taps * c
   const forms: { form: ConvForm; work: ConvWork }[] = [
-    // Twice, because a gather reads and writes in short rows.
-    { form: { form: 'gather' }, work: { whole: gathered * k, batched: 0, values: 2 * gathered } },
+    // Twice, because a gather reads and writes in short rows. Two of the three passes write a kernel.
+    {
+      form: { form: 'gather' },
+      work: { whole: gathered * k, batched: 0, values: 2 * gathered + (2 / 3) * taps * c * k },
+    },
   ]
   if (taps > 1 && dense) forms.push({ form: { form: 'dft' }, work: dftWork([h, w, n, c], k, window) })
   for (const tile of winogradTiles(window))
@@ -62,7 +66,7 @@ export function formOf([h, w, n, c]: Extents, k: number, window: WindowAttribute
   return forms.reduce((best, other) => (cost(other.work) < cost(best.work) ? other : best)).form
 }
 
-/** Time in units of one multiplication of a large matrix product, fitted to measurements on a CPU with AVX-512. */
+/** Time in multiplications of a large matrix product, fitted to measurements on a CPU with AVX-512. */
 const cost = ({ whole, batched, values }: ConvWork): number => whole + 2 * batched + 33 * values
 
 // y = conv(x, w) + b: dx, dw and db are ops of their own
@@ -223,7 +227,7 @@ function withZeroRow(rows: Tensor): Tensor {
 
 const columnsOf = new WeakMap<Tensor, Map<string, Tensor>>()
 
-/** The columns of x for a window, made once: the forward pass and the kernel's gradient read the same ones. */
+/** The columns of x for a window, made once: forward pass and kernel gradient read the same ones. */
 function once(x: Tensor, window: WindowAttributes, make: () => Tensor): Tensor {
   const { kernel, strides, dilation, before, after } = window
   const name = JSON.stringify([kernel, strides, dilation, before, after])
@@ -287,8 +291,9 @@ function fewChannelColumns(x: Tensor, window: WindowAttributes): Tensor {
 }
 
 /**
- * The input's gradient, in planes of equal position modulo the stride: all cells of a plane are read by the same taps,
- * so that each plane is one gather of dy's rows and one matrix product, without multiplying by zeros between strides.
+ * The input's gradient, in planes of equal position modulo the stride: all cells of a plane are read by the
+ * same taps, so that each plane is one gather of dy's rows and one matrix product, without multiplying by
+ * zeros between strides.
  */
 function inputGradientByParity(dy: Tensor, w: Tensor, attributes: WindowAttributes & { size: Pair }): Tensor {
   const [kh, kw, c, k] = extents(w)

@@ -47,8 +47,8 @@ const LONG_ROW = 2048
 const MANY_VALUES = 2 ** 16
 
 /**
- * A tensor [..., C] and a vector of its last axis: ONNX Runtime takes one row after the other, and short rows several
- * times as long. So the vector is repeated, and meets many rows at once.
+ * A tensor [..., C] and a vector of its last axis: ONNX Runtime takes one row after the other, and short rows
+ * several times as long. So the vector is repeated, and meets many rows at once.
  */
 function inLongRows(
   lowering: Lowering,
@@ -84,8 +84,8 @@ function largestDivisor(n: number, most: number): number {
 }
 
 /**
- * A single value beside a tensor whose last extent is 1: with as many axes as the other, since ONNX Runtime otherwise
- * broadcasts it for each element by itself, twenty times slower.
+ * A single value beside a tensor whose last extent is 1: with as many axes as the other, since ONNX Runtime
+ * otherwise broadcasts it for each element by itself, twenty times slower.
  */
 function sameRank(lowering: Lowering, name: string, x: Tensor, other: Tensor): string {
   const rank = other.shape.length
@@ -171,8 +171,8 @@ export const Step = unary('Step', { none: 'piecewise constant: 0 wherever it exi
   lowering.emit('HardSigmoid', inputs, { alpha: { float: 3e38 }, beta: { float: 0 } }),
 )
 
-// x where x > 0, alpha x elsewhere, 0 <= alpha <= 1: dx = dy where y > 0, alpha dy elsewhere. By y, not x: where nothing
-// else reads x, ONNX Runtime computes y within the matrix product before it.
+// x where x > 0, alpha x elsewhere, 0 <= alpha <= 1: dx = dy where y > 0, alpha dy elsewhere. By y, not x:
+// where nothing else reads x, ONNX Runtime computes y within the matrix product before it.
 export const LeakyRelu: OpDefinition = {
   ...unary('LeakyRelu', { none: 'replaced below' }),
   gradient: ({ outputs: [y], attributes }, [dy]) => [mul(dy!, clip(step(y!), attributes.alpha, Infinity))],

@@ -85,7 +85,7 @@ export function randomMask(key: Tensor, shape: Shape, probability: number): Tens
   return apply(RandomMask, [key], { shape, probability })
 }
 
-// hash(element, key) / 2^32 in steps of 2^-24: independent uniform draws in [0, 1), a pure function of the key.
+// hash(element, key) / 2^32 in steps of 2^-24: independent uniform draws in [0, 1), a function of the key.
 export const RandomUniform: OpDefinition = {
   op: 'RandomUniform',
   shape: drawn('RandomUniform'),
@@ -100,7 +100,7 @@ export const RandomUniform: OpDefinition = {
   },
 }
 
-/** float32 numbers of `shape`, uniform in [0, 1), with 24 random bits each. `key` is a uint32 scalar, new for each step. */
+/** float32 of `shape`, uniform in [0, 1), of 24 random bits. `key` is a uint32 scalar, new for each step. */
 export function randomUniform(key: Tensor, shape: Shape): Tensor {
   return apply(RandomUniform, [key], { shape })
 }

@@ -59,7 +59,7 @@ export const AveragePool: OpDefinition = {
 
 /** The maximum of each window. */
 export function maxPool(x: Tensor, window: WindowAttributes): Tensor {
-  // The same result and the same gradient, with the rectification of fewer values: max(relu(x)) = relu(max(x)).
+  // max(relu(x)) = relu(max(x)), with the same gradient, and fewer values to rectify.
   if (x.node.op === Relu) return relu(maxPool(x.node.inputs[0]!, window))
   return apply(MaxPool, [x], window)
 }
@@ -126,7 +126,8 @@ function portablePool(
   return lowering.emit('Transpose', [y], { perm: { ints: [2, 3, 0, 1] } })
 }
 
-// feature maps [N, H, W, C] to [H, W, N, C]: dx = the way back. Space first makes convolution matrix products.
+// feature maps [N, H, W, C] to [H, W, N, C]: dx = the way back. With space first,
+// convolution is matrix products.
 export const BatchInward: OpDefinition = {
   op: 'BatchInward',
   shape([x]) {

@@ -3,8 +3,9 @@ import { UsageError } from '../../util/errors.ts'
 import { showShape } from '../../util/host-tensor.ts'
 import { apply, type OpDefinition, type Tensor } from '../node.ts'
 
-// y[n, c, p] = x[n, c] at grid[n, p], bilinear between the centres of the four nearest pixels, 0 outside the image.
-// The grid's (x, y) run from -1 at the left (upper) edge of the first pixel to 1 at the right (lower) edge of the last.
+// y[n, c, p] = x[n, c] at grid[n, p], bilinear between the centres of the four nearest pixels, 0 outside the
+// image. The grid's (x, y) run from -1 at the left (upper) edge of the first pixel to 1 at the right (lower)
+// edge of the last.
 export const GridSample: OpDefinition = {
   op: 'GridSample',
   shape([x, grid]) {
@@ -25,7 +26,10 @@ export const GridSample: OpDefinition = {
     }),
 }
 
-/** `images` [N, C, H, W] at the places `grid` [N, H', W', 2] of (x, y), -1 to 1 from edge to edge: [N, C, H', W']. */
+/**
+ * `images` [N, C, H, W] at the places `grid` [N, H', W', 2] of (x, y), -1 to 1 from edge to edge:
+ * [N, C, H', W'].
+ */
 export function gridSample(images: Tensor, grid: Tensor): Tensor {
   return apply(GridSample, [images, grid])
 }

@@ -6,7 +6,7 @@ export type Pair = readonly [number, number]
 /** Of feature maps: [H, W, N, C]. */
 export type Extents = readonly [number, number, number, number]
 
-/** What a form of a convolution costs. */
+/** What a form of a convolution costs, on average over the forward pass and the two gradients. */
 export interface ConvWork {
   /** Multiplications in matrix products over all images. */
   readonly whole: number
@@ -27,8 +27,8 @@ export interface WindowAttributes {
 }
 
 /**
- * Window geometry by Keras's rule. `valid`: no padding. `same`: ceil(extent / stride) outputs, the odd cell of
- * padding after.
+ * Window geometry by Keras's rule. `valid`: no padding. `same`: ceil(extent / stride) outputs, the odd cell
+ * of padding after.
  */
 export function windowOf(
   where: string,

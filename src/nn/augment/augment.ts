@@ -1,4 +1,4 @@
-/** Augmentations on a graph: the minibatch of a training step, changed by draws that the step's random keys give. */
+/** Augmentations on a graph: the minibatch of a step, changed by draws that the step's random keys give. */
 import type { Tensor } from '../../graph/node.ts'
 import { add, cast, cos, log, mul, sin, sqrt, sub } from '../../graph/ops/elementwise.ts'
 import { randomUniform } from '../../graph/ops/gather.ts'
@@ -24,7 +24,7 @@ const drawCounts: Readonly<Partial<Record<AugmentationName, number>>> = {
   contrast: 1,
 }
 
-/** Changes images, uint8 [N, H, W, C], in the order of `augmentations`. Returns float32 [H, W, N, C], 0 to 255. */
+/** Changes images, uint8 [N, H, W, C], in the order of `augmentations`: float32 [H, W, N, C], 0 to 255. */
 export function augment(images: Tensor, augmentations: readonly Augmentation[], draw: Draw): Tensor {
   const [count, height, width, channels] = images.shape as readonly [number, number, number, number]
   checkAugmentations(augmentations, [height, width, channels])
@@ -71,7 +71,10 @@ export function augment(images: Tensor, augmentations: readonly Augmentation[], 
   return settled()
 }
 
-/** {@link augment} as a program has it: draws by the step's key of each stream, a uint32 scalar. Returns [N, H, W, C]. */
+/**
+ * {@link augment} as a program has it: draws by the step's key of each stream, a uint32 scalar.
+ * Returns [N, H, W, C].
+ */
 export function augmentByKey(
   images: Tensor,
   augmentations: readonly Augmentation[],
@@ -87,7 +90,8 @@ function onEachImage(x: Tensor, u: Tensor, rule: (rows: Tensor, u: Tensor) => Te
   return reshape(rule(reshape(x, [height * width, count * channels]), each), x.shape)
 }
 
-// The pixel at (x, y) from the centre comes from (x cos a - y sin a, x sin a + y cos a), y downwards: a turn to the left.
+// The pixel at (x, y) from the centre comes from (x cos a - y sin a, x sin a + y cos a), y downwards:
+// a turn to the left.
 function rotated(maps: Tensor, degrees: number, u: Tensor): Tensor {
   const [height, width, count, channels] = maps.shape as readonly [number, number, number, number]
   const angle = reshape(mul(sub(u, 0.5), (degrees * Math.PI) / 90), [count, 1])

@@ -23,11 +23,12 @@ export type Augmentation = Readonly<
 export type AugmentationName = Augmentation['augmentation']
 
 /**
- * A window of the image's own size at a random place of the image with `padding` more pixels on each side: each of
- * the (2 padding + 1)^2 places is equally likely. He et al. 2016, arXiv 1512.03385, with padding 4 on CIFAR-10.
+ * A window of the image's own size at a random place of the image with `padding` more pixels on each side:
+ * each of the (2 padding + 1)^2 places is equally likely. He et al. 2016, arXiv 1512.03385, with padding 4 on
+ * CIFAR-10.
  *
- * @param options.mode what lies beyond the border: `'zeros'` (the default), or `'reflect'`, the image mirrored at its
- *   outermost pixels
+ * @param options.mode what lies beyond the border: `'zeros'` (the default), or `'reflect'`, the image
+ *   mirrored at its outermost pixels
  * @throws UsageError where padding is no whole number of at least 1
  */
 export function randomCrop({ padding, mode = 'zeros' }: { padding: number; mode?: CropMode }) {
@@ -43,9 +44,10 @@ export function randomFlip({ probability = 0.5 }: { probability?: number } = {})
 }
 
 /**
- * Hides a square of `size` x `size` pixels around a random pixel; near the border it reaches beyond, and less is hidden.
- * DeVries and Taylor 2017, arXiv 1708.04552: there images are normalized first and the square is 0, which is the mean of
- * the training images. Here too: `fill` is `'mean'` by default, which `trainingSpec` replaces by that mean.
+ * Hides a square of `size` x `size` pixels around a random pixel; near the border it reaches beyond, and less
+ * is hidden. DeVries and Taylor 2017, arXiv 1708.04552: there images are normalized first and the square is
+ * 0, which is the mean of the training images. Here too: `fill` is `'mean'` by default, which `trainingSpec`
+ * replaces by that mean.
  *
  * @throws UsageError where size is no whole number of at least 1, or a fill is not within 0 to 255
  */
@@ -56,8 +58,8 @@ export function cutout({ size, fill = 'mean' }: { size: number; fill?: Fill }) {
 }
 
 /**
- * Turns the image about its centre by an angle uniform within plus and minus `degrees`. Pixels are read between the
- * centres of their neighbours (bilinear), and are 0 outside the image.
+ * Turns the image about its centre by an angle uniform within plus and minus `degrees`. Pixels are read
+ * between the centres of their neighbours (bilinear), and are 0 outside the image.
  *
  * @throws UsageError where degrees are not above 0 and at most 180
  */
@@ -68,8 +70,8 @@ export function randomRotation({ degrees }: { degrees: number }) {
 }
 
 /**
- * Adds normal noise to each value, of the standard deviation 255 `deviation`. Values are not clipped: that would change
- * the mean of dark and of light images.
+ * Adds normal noise to each value, of the standard deviation 255 `deviation`. Values are not clipped: that
+ * would change the mean of dark and of light images.
  */
 export function randomNoise({ deviation }: { deviation: number }) {
   checkPositive('noise', 'deviation', deviation)
@@ -77,7 +79,7 @@ export function randomNoise({ deviation }: { deviation: number }) {
   return described({ augmentation: 'noise', deviation })
 }
 
-/** Adds one number to all values of an image, uniform within plus and minus 255 `range`. Values are not clipped. */
+/** Adds one number, uniform within plus and minus 255 `range`, to an image's values. They are not clipped. */
 export function randomBrightness({ range }: { range: number }) {
   checkPositive('brightness', 'range', range)
   checkRange('brightness', 'range', range, 0, 1)
@@ -112,8 +114,8 @@ function described<const T extends Augmentation>(augmentation: T): T {
 }
 
 /**
- * Throws a UsageError unless all augmentations are known, in range, there once, and fit images [height, width,
- * channels].
+ * Throws a UsageError unless all augmentations are known, in range, there once, and fit images [height,
+ * width, channels].
  */
 export function checkAugmentations(
   augmentations: readonly Augmentation[],
@@ -142,7 +144,7 @@ export function checkAugmentations(
   }
 }
 
-/** The augmentations with the mean of `images` (uint8 [N, H, W, C]), rounded, where {@link cutout} fills with it. */
+/** The augmentations, with the rounded mean of `images`, uint8 [N, H, W, C], where {@link cutout} asks it. */
 export function withMean(
   augmentations: readonly Augmentation[],
   images: HostTensor,

@@ -1,6 +1,7 @@
 /**
- * Changes of an image that only move or hide pixels. Each is a rule for the place that a pixel comes from, so that any
- * number of them are one gather of pixels: index arithmetic on lines and columns, none on the images.
+ * Changes of an image that only move or hide pixels. Each is a rule for the place that a pixel comes from, so
+ * that any number of them are one gather of pixels: index arithmetic on lines and columns, none on the
+ * images.
  */
 import type { Tensor } from '../../graph/node.ts'
 import { add, cast, clip, less, max, mul, sub } from '../../graph/ops/elementwise.ts'
@@ -11,13 +12,22 @@ import { UsageError } from '../../util/errors.ts'
 import { hostTensor } from '../../util/host-tensor.ts'
 import type { Augmentation } from './descriptions.ts'
 
-/** Further from 0 than any index: added to an index, once for each axis, it marks a pixel that lies beyond the border. */
+/**
+ * Further from 0 than any index: added to an index, once for each axis, it marks a pixel that lies beyond the
+ * border.
+ */
 const FAR = 2 ** 28
-/** Added to an index they mark a hidden pixel: one wins over the border, the other loses to it. Sums stay within int32. */
+/**
+ * Added to an index they mark a hidden pixel: one wins over the border, the other loses to it. Sums stay
+ * within int32.
+ */
 const HIDDEN_IN_FRONT = -4 * FAR
 const HIDDEN_BEHIND = -FAR / 2
 
-/** Where the pixels of the changed images come from, along one axis: int32, [H, 1, N] or [1, W, N], or with 1 for N. */
+/**
+ * Where the pixels of the changed images come from, along one axis: int32, [H, 1, N] or [1, W, N], or with 1
+ * for N.
+ */
 interface Axis {
   readonly extent: number
   /** Within 0 .. extent - 1. */
@@ -45,7 +55,9 @@ export interface Pixels {
   readonly strides: { readonly image: number; readonly line: number; readonly column: number }
 }
 
-/** The images [H, W, N, C], in the dtype of the pixels, after all `moves`, of which the first is done first. */
+/**
+ * The images [H, W, N, C], in the dtype of the pixels, after all `moves`, of which the first is done first.
+ */
 export function moved(
   { rows, strides }: Pixels,
   [height, width, count]: readonly [number, number, number],

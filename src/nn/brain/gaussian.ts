@@ -1,7 +1,6 @@
 /** Gaussian low-pass filters over the plane of feature maps. */
 import type { Tensor } from '../../graph/node.ts'
-import { matMul } from '../../graph/ops/reduce.ts'
-import { reshape } from '../../graph/ops/shape.ts'
+import { alongAxes } from '../../graph/ops/separable.ts'
 import { constant } from '../../graph/ops/source.ts'
 import { hostTensor } from '../../util/host-tensor.ts'
 
@@ -20,10 +19,8 @@ export function gaussianTaps(radius: number, sigma: number): number[] {
  * convolution with the 5 x 5 taps.
  */
 export function lowPass(x: Tensor, taps: readonly number[], factor = 1): Tensor {
-  const [h, w, n, c] = x.shape as readonly [number, number, number, number]
-  const overWidth = matMul(banded(x, w, taps, 1), reshape(x, [h, w, n * c]))
-  const overHeight = matMul(banded(x, h, taps, factor), reshape(overWidth, [h, w * n * c]))
-  return reshape(overHeight, x.shape)
+  const [h, w] = x.shape as readonly [number, number, ...number[]]
+  return alongAxes(x, banded(x, h, taps, factor), banded(x, w, taps, 1))
 }
 
 /** The matrix [extent, extent] with factor * taps[j - i + radius] at (i, j). */

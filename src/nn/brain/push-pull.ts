@@ -2,8 +2,7 @@
 import type { Tensor } from '../../graph/node.ts'
 import { conv } from '../../graph/ops/conv.ts'
 import { mul, neg, relu, sub } from '../../graph/ops/elementwise.ts'
-import { matMul } from '../../graph/ops/reduce.ts'
-import { reshape } from '../../graph/ops/shape.ts'
+import { alongAxes } from '../../graph/ops/separable.ts'
 import { constant } from '../../graph/ops/source.ts'
 import type { Pair } from '../../graph/ops/window.ts'
 import { checkInteger, checkRange, UsageError } from '../../util/errors.ts'
@@ -90,10 +89,8 @@ function enlarged(size: number, scale: number): number {
 
 /** A kernel [kH, kW, C, K] interpolated to `size`, linearly along each axis. */
 function interpolated(kernel: Tensor, size: Pair): Tensor {
-  const [kh, kw, c, k] = kernel.shape as readonly [number, number, number, number]
-  const wide = matMul(interpolation(kw, size[1], kernel), reshape(kernel, [kh, kw, c * k]))
-  const high = matMul(interpolation(kh, size[0], kernel), reshape(wide, [kh, size[1] * c * k]))
-  return reshape(high, [...size, c, k])
+  const [down, across] = size.map((to, axis) => interpolation(kernel.shape[axis]!, to, kernel))
+  return alongAxes(kernel, down!, across!)
 }
 
 /** The matrix [to, from] of linear interpolation that maps first to first and last to last. */

@@ -12,8 +12,8 @@ export interface ValueAttentionOptions {
   /** Layers of a model that have the same name here have their three weights in common. Default: none. */
   readonly shared?: string
   /**
-   * `'exact'`: every pair of values is weighed. `'grid'`: the response to a query is computed at `intervals + 1` queries and read in between.
-   * Default: `'auto'`, exact for up to 1,024 values an image.
+   * `'exact'`: every pair of values is weighed. `'grid'`: the response to a query is computed at
+   * `intervals + 1` queries and read in between. Default: `'auto'`, exact for up to 1,024 values an image.
    */
   readonly evaluation?: 'auto' | 'exact' | 'grid'
   /** Intervals of the grid. Default: 64. */
@@ -25,8 +25,8 @@ export interface ValueAttentionOptions {
 }
 
 /**
- * With more values than these a grid is many times faster. Of 64 intervals, it errs by less than 3e-5 of the values' range
- * where scores range over 20 or less.
+ * With more values than these a grid is many times faster. Of 64 intervals, it errs by less than 3e-5 of the
+ * values' range where scores range over 20 or less.
  */
 export const EXACT_VALUES = 1024
 
@@ -40,13 +40,14 @@ const MOST_BLOCKS = 1024
  *
  *     y_i = x_i + sum_j softmax_j(q_i k_j) v_j
  *
- * [N, H, W, C] to the same shape. Parameters query, key and value [1]: kernels of 1x1x1, without bias. The scores, (H W C)^2 an
- * image, exist only block by block, `scoresAtOnce` at a time or one score for each value of the batch where that is more; a training
- * step computes them again instead of keeping them. On a grid of K intervals the sum errs by at most 0.09 |w_v| R (L / (2.4 K))^4,
- * R the range of the image's values and L = |w_q w_k| R^2 that of its scores, beside float32's rounding.
+ * [N, H, W, C] to the same shape. Parameters query, key and value [1]: kernels of 1x1x1, without bias. The
+ * scores, (H W C)^2 an image, exist only block by block, `scoresAtOnce` at a time or one score for each value
+ * of the batch where that is more; a training step computes them again instead of keeping them. On a grid of
+ * K intervals the sum errs by at most 0.09 |w_v| R (L / (2.4 K))^4, R the range of the image's values and
+ * L = |w_q w_k| R^2 that of its scores, beside float32's rounding.
  *
- * Bui and Chauhan, VisionNet (a course report), architecture 1. Assumed: no scaling, since a key has one dimension; no bias; the
- * initializer. The report has the same three weights in all layers: `shared`.
+ * Bui and Chauhan, VisionNet (a course report), architecture 1. Assumed: no scaling, since a key has one
+ * dimension; no bias; the initializer. The report has the same three weights in all layers: `shared`.
  *
  * @throws UsageError where an option is out of range
  */

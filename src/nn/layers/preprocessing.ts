@@ -1,7 +1,7 @@
 /** Layers that bring images into the form that a pretrained network expects. */
 import { sub } from '../../graph/ops/elementwise.ts'
-import { matMul } from '../../graph/ops/reduce.ts'
-import { concat, reshape, slice } from '../../graph/ops/shape.ts'
+import { alongAxes } from '../../graph/ops/separable.ts'
+import { concat, slice } from '../../graph/ops/shape.ts'
 import { constant } from '../../graph/ops/source.ts'
 import { checkInteger } from '../../util/errors.ts'
 import { hostTensor } from '../../util/host-tensor.ts'
@@ -16,8 +16,9 @@ export interface ResizingOptions {
 }
 
 /**
- * Bilinear interpolation with half-pixel centres: output i reads the input at (i + 1/2) H / height - 1/2, held to the
- * edges. [N, H, W, C] to [N, height, width, C]. Keras's Resizing and its defaults: without smoothing where it shrinks.
+ * Bilinear interpolation with half-pixel centres: output i reads the input at (i + 1/2) H / height - 1/2,
+ * held to the edges. [N, H, W, C] to [N, height, width, C]. Keras's Resizing and its defaults: without
+ * smoothing where it shrinks.
  *
  * @throws UsageError where an extent is no positive whole number
  */
@@ -30,11 +31,8 @@ export function resizing({ name, height, width }: ResizingOptions) {
 export const resizingDefinition: LayerDefinition = {
   build(layer: ReturnType<typeof resizing>, inputs, scope) {
     const x = featureMaps(layer, inputs, scope)
-    const [rows, columns, images, channels] = x.shape as unknown as readonly [number, number, number, number]
-    const { height, width } = layer
-    const tall = matMul(interpolation(rows, height), reshape(x, [rows, columns * images * channels])) // [height, W N C]
-    const maps = reshape(tall, [height, columns, images * channels])
-    return reshape(matMul(interpolation(columns, width), maps), [height, width, images, channels])
+    const [rows, columns] = x.shape as readonly [number, number, ...number[]]
+    return alongAxes(x, interpolation(rows, layer.height), interpolation(columns, layer.width))
   },
 }
 
@@ -54,8 +52,9 @@ function interpolation(from: number, to: number) {
 const MEANS = [103.939, 116.779, 123.68] as const
 
 /**
- * Pixels 0 to 255, red, green, blue, to blue - 103.939, green - 116.779, red - 123.68: what networks that were trained in
- * Caffe on ImageNet expect. [N, H, W, 3] to [N, H, W, 3]. Keras's `preprocess_input` in its mode "caffe".
+ * Pixels 0 to 255, red, green, blue, to blue - 103.939, green - 116.779, red - 123.68: what networks that
+ * were trained in Caffe on ImageNet expect. [N, H, W, 3] to [N, H, W, 3]. Keras's `preprocess_input` in its
+ * mode "caffe".
  */
 export function caffePixels(options: { readonly name?: string } = {}) {
   return describe({ layer: 'caffePixels', name: options.name })
