@@ -23,7 +23,7 @@ const cifar = (model: string, flags: string, remark: string): Recipe => ({
 })
 
 const SGD =
-  '--batch-size 128 --optimizer sgd --momentum 0.9 --nesterov --weight-decay 5e-4 --schedule cosine --warmup 1 --augment crop:4,flip --validation 1000'
+  '--batch-size 64 --optimizer sgd --momentum 0.9 --nesterov --weight-decay 5e-3 --schedule cosine --warmup 1 --augment crop:4,flip --validation 1000'
 
 export const recipes: readonly Recipe[] = [
   fashion('singh-brar/basic', '--epochs 10', "the paper's"),
@@ -69,5 +69,5 @@ export const recipes: readonly Recipe[] = [
     '--epochs 5 --schedule cosine --augment flip',
     "a quarter of the report's epochs",
   ),
-  cifar('resnet20', `--epochs 20 --learning-rate 0.1 ${SGD}`, "an eighth of the paper's steps"),
+  cifar('resnet20', `--epochs 20 --learning-rate 0.05 ${SGD}`, "an eighth of the paper's steps"),
 ]

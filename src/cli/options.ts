@@ -94,7 +94,7 @@ export function addOptimizerOptions(command: Command, byDefault: string): Comman
     .option('--nesterov', "Nesterov's momentum, of sgd")
     .option(
       '--weight-decay <x>',
-      'each step takes away so much of every weight, times the rate (default: 0)',
+      "each step takes away so much of every weight, times the rate; with a momentum of 0.9, ten times PyTorch's number (default: 0)",
       number('--weight-decay', 0),
     )
 }

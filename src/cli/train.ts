@@ -72,8 +72,8 @@ Examples:
   fovea train --model singh-brar/sparse --optimizer sgd --learning-rate 0.1
   fovea train --model singh-brar/basic --seed 7 --json > result.json
   fovea train --model resnet20 --dataset cifar-10 --augment crop:4,flip \\
-    --batch-size 128 --epochs 20 --optimizer sgd --learning-rate 0.1 \\
-    --momentum 0.9 --nesterov --weight-decay 5e-4 --schedule cosine
+    --batch-size 64 --epochs 20 --optimizer sgd --learning-rate 0.05 \\
+    --momentum 0.9 --nesterov --weight-decay 5e-3 --schedule cosine
   fovea train --model resnet20 --dataset cifar-10 --weights runs/cifar-100
   fovea train --resume runs/singh-brar-basic_fashion-mnist_seed-1 --epochs 20
 
