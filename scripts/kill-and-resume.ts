@@ -1,10 +1,12 @@
 /**
- * Kills a training process at random moments, resumes it, and compares the end with that of a run that was never killed.
+ * Kills a training process at random moments, resumes it, and compares the end with that of a run that was
+ * never killed.
  *
  *   node scripts/kill-and-resume.ts [TIMES, default 20] [MODEL, default singh-brar/lateral-inhibition]
  *
- * Each time is another trial: it is killed (SIGKILL) at a random moment of its life, and again after each resumption, until
- * it ends by itself. Prints one line for each; exit code 1 where a checkpoint was lost or a bit differs.
+ * Each time is another trial: it is killed (SIGKILL) at a random moment of its life, and again after each
+ * resumption, until it ends by itself. Prints one line for each; exit code 1 where a checkpoint was lost or a
+ * bit differs.
  */
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'

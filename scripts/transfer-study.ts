@@ -1,15 +1,16 @@
 /**
- * Does a network that was trained on one data set help on another? Trains on FROM, then, for each seed, on a share of TO:
- * from scratch and from the trained weights, for equally many epochs. Prints the difference of the test accuracies, paired
- * by seed (the same split, order and masks), with its 95 % interval. All by `fovea train`: what stands after -- goes to each
- * of its calls.
+ * Does a network that was trained on one data set help on another? Trains on FROM, then, for each seed, on a
+ * share of TO: from scratch and from the trained weights, for equally many epochs. Prints the difference of
+ * the test accuracies, paired by seed (the same split, order and masks), with its 95 % interval. All by
+ * `fovea train`: what stands after -- goes to each of its calls.
  *
  *   node scripts/transfer-study.ts --out DIR [--model resnet20] [--from cifar-100] [--to cifar-10] [--fraction 0.1]
  *     [--pretrain-epochs 20] [--pretrain-fraction 1] [--epochs 20] [--seeds 5] [--freeze none]
  *     [--backbone-learning-rate X] [--data DIR] [--jobs 1] [--threads N] [--json]
  *     [-- --batch-size 128 --augment crop:4,flip ...]
  *
- * Called again with the same DIR it goes on where it was stopped. --data may be a folder that holds both data sets.
+ * Called again with the same DIR it goes on where it was stopped. --data may be a folder that holds both data
+ * sets.
  */
 import { spawn } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'

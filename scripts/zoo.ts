@@ -5,8 +5,9 @@
  *   node scripts/zoo.ts [--only MODEL,MODEL] [--seeds N] [--threads N] [--data DIR]
  *                       [--out DIR, default runs/zoo] [--collect]
  *
- * A trial that has ended is not run again, one that was cut off goes on from its checkpoint; a folder that was
- * begun by another recipe is refused. --collect runs nothing. What docs/zoo.json says of other trials stays.
+ * A trial that has ended is not run again, one that was cut off goes on from its checkpoint; a folder that
+ * was begun by another recipe is refused. --collect runs nothing. What docs/zoo.json says of other trials
+ * stays.
  */
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'

@@ -1,4 +1,7 @@
-/** Self-attention layers beyond their golden values (brain.test.ts): memory, the grid's error, degenerate inputs, shapes, errors. */
+/**
+ * Self-attention layers beyond their golden values (brain.test.ts): memory, the grid's error, degenerate
+ * inputs, shapes, errors.
+ */
 import { describe, expect, test } from 'vitest'
 import { gradients } from '../src/autodiff/gradients.ts'
 import { expansionOf, type Tensor, topological } from '../src/graph/node.ts'

@@ -1,4 +1,7 @@
-/** Augmentations: their values against PyTorch and plain loops, their draws against chance, and training with them. */
+/**
+ * Augmentations: their values against PyTorch and plain loops, their draws against chance, and training with
+ * them.
+ */
 import fc from 'fast-check'
 import {
   type Augmentation,
@@ -179,7 +182,9 @@ describe('values', () => {
   }, 60_000)
 })
 
-/** The minibatches [steps, N, H, W, C] of one image over and over, as training with that seed would see them. */
+/**
+ * The minibatches [steps, N, H, W, C] of one image over and over, as training with that seed would see them.
+ */
 async function drawn(image: HostTensor, augmentation: readonly Augmentation[], count: number, steps: number) {
   const [height, width, channels] = image.shape as readonly [number, number, number]
   const compiled = compileAugmentation([height, width, channels], augmentation, count)
@@ -200,7 +205,10 @@ async function drawn(image: HostTensor, augmentation: readonly Augmentation[], c
   }
 }
 
-/** Pearson's chi-square statistic of equally likely outcomes, as standard deviations from its mean (Wilson and Hilferty). */
+/**
+ * Pearson's chi-square statistic of equally likely outcomes, as standard deviations from its mean (Wilson and
+ * Hilferty).
+ */
 function chiSquareScore(outcomes: readonly number[], count: number): number {
   const seen = new Array<number>(count).fill(0)
   for (const outcome of outcomes) seen[outcome]! += 1
@@ -263,7 +271,8 @@ describe('draws', () => {
   })
 
   test('angles are uniform within plus and minus the degrees', async () => {
-    // Along the line right of the centre a ramp downwards tells the angle: 12 a line, 5 pixels from the centre.
+    // Along the line right of the centre a ramp downwards tells the angle: 12 a line, 5 pixels from the
+    // centre.
     const wide = 15
     const ramp = hostTensor(
       'uint8',

@@ -44,7 +44,8 @@ describe('masks', () => {
     const kept = Array.from({ length: 30 }, (_, unit) => inputsOf(mask, 30, unit))
     expect(kept.every(inputs => inputs.length === 7)).toBe(true)
     expect(new Set(kept.map(String)).size).toBe(30)
-    // Every input is used: 30 units of 7 of 40 miss one with probability 40 (33 / 40)^30 = 0.12; this seed does not.
+    // Every input is used: 30 units of 7 of 40 miss one with probability 40 (33 / 40)^30 = 0.12; this seed
+    // does not.
     expect(new Set(kept.flat()).size).toBe(40)
   })
 

@@ -56,7 +56,10 @@ function modelAround(layer: Layer, shape: readonly number[]) {
   return sequential(maps ? [layer, flatten()] : [flatten(), layer], { input: [h!, w!, c!] })
 }
 
-/** Output, gradients of sum(output * cotangent) by name (`input` and the parameters), and buffers after the step. */
+/**
+ * Output, gradients of sum(output * cotangent) by name (`input` and the parameters), and buffers after the
+ * step.
+ */
 async function run(
   layer: Layer,
   given: {

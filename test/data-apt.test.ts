@@ -1,4 +1,7 @@
-/** Debian's package as a source: the real apt-get and dpkg-deb, on a repository that this test makes and serves. */
+/**
+ * Debian's package as a source: the real apt-get and dpkg-deb, on a repository that this test makes and
+ * serves.
+ */
 import { execFile, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
@@ -100,7 +103,10 @@ async function publish(version: string, content: Record<string, Uint8Array> = pl
   await writeFile(join(repository, 'Packages'), index)
 }
 
-/** What `apt-get update` of the system would do. Asynchronous, because this process also serves the repository. */
+/**
+ * What `apt-get update` of the system would do. Asynchronous, because this process also serves the
+ * repository.
+ */
 async function updateSystem() {
   await promisify(execFile)('apt-get', [
     ...['-o', `Dir::Cache=${folder}`, '-o', 'APT::Sandbox::User=root', 'update'],

@@ -1,4 +1,6 @@
-/** Data cards: statistics against published figures, identical images against a count by their whole content. */
+/**
+ * Data cards: statistics against published figures, identical images against a count by their whole content.
+ */
 import { existsSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { cardLines } from '../src/cli/data-card.ts'

@@ -1,4 +1,7 @@
-/** The real data sets. Fashion-MNIST itself is read where Debian's package is installed; the subset is shipped. */
+/**
+ * The real data sets. Fashion-MNIST itself is read where Debian's package is installed; the subset is
+ * shipped.
+ */
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'

@@ -1,4 +1,7 @@
-/** Where a data set comes from: folders, cache, mirrors. The mirrors are loopback servers, the data set is tiny. */
+/**
+ * Where a data set comes from: folders, cache, mirrors. The mirrors are loopback servers, the data set is
+ * tiny.
+ */
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { mkdirSync } from 'node:fs'

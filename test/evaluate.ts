@@ -7,8 +7,8 @@ import { encodeModel } from '../src/onnx/encode.ts'
 import { type HostTensor, showShape, type TensorData } from '../src/util/host-tensor.ts'
 
 /**
- * The values of `outputs`. `feeds` gives each input of the graph by its name; one that no output depends on may be
- * left out or given in vain.
+ * The values of `outputs`. `feeds` gives each input of the graph by its name; one that no output depends on
+ * may be left out or given in vain.
  */
 export async function evaluate(
   outputs: readonly Tensor[],

@@ -1,7 +1,10 @@
 import { expect } from 'vitest'
 import type { Values } from './reference.ts'
 
-/** Asserts that all values agree within `tolerance` times the largest expected value, or times 1 where it is below. */
+/**
+ * Asserts that all values agree within `tolerance` times the largest expected value, or times 1 where it is
+ * below.
+ */
 export function expectClose(actual: Values, expected: Values, tolerance: number, what: string): void {
   expect(actual.shape, what).toEqual(expected.shape)
   const scale = expected.data.reduce((most, x) => Math.max(most, Math.abs(x)), 1)

@@ -1,6 +1,6 @@
 /**
- * One entry an op: small inputs on which its gradient and its lowering are checked (gradients.test.ts). Inputs lie at
- * least 1e-2 away from kinks and ties, so that central differences do not straddle them.
+ * One entry an op: small inputs on which its gradient and its lowering are checked (gradients.test.ts).
+ * Inputs lie at least 1e-2 away from kinks and ties, so that central differences do not straddle them.
  */
 import { apply, applyAll, type Tensor } from '../src/graph/node.ts'
 import { scalarAttention } from '../src/graph/ops/attention.ts'

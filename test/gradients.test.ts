@@ -43,7 +43,9 @@ const FLOAT32 = 1e-5
 
 type FloatType = 'float32' | 'float64'
 
-/** A row's graph in a float dtype. `power` 2 squares the outputs, so that first derivatives are no constants. */
+/**
+ * A row's graph in a float dtype. `power` 2 squares the outputs, so that first derivatives are no constants.
+ */
 function graphOf(row: Row, dtype: FloatType, power: 1 | 2 = 1) {
   const inputs = row.inputs.map((sample, i) => input(`input_${i}`, sample.dtype ?? dtype, sample.shape))
   const built = row.build(...inputs)

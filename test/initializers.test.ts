@@ -131,7 +131,10 @@ describe.each(golden.cases.filter(({ initializer }) => initializer === 'Orthogon
   },
 )
 
-/** The largest deviation of the columns' (or, of a wide matrix, the rows') products from gain² times the identity. */
+/**
+ * The largest deviation of the columns' (or, of a wide matrix, the rows') products from gain² times the
+ * identity.
+ */
 function gramError(values: Float32Array, shape: readonly number[], gain: number): number {
   const columns = shape.at(-1)!
   const rows = values.length / columns

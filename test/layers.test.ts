@@ -83,7 +83,10 @@ const absent: Readonly<Record<string, string>> = {
   'GroupNormalization groups 4': 'no GroupNormalization',
 }
 
-/** Kinds without golden cases here: tested directly below, in programs.test.ts (dropout), or in preprocessing.test.ts. */
+/**
+ * Kinds without golden cases here: tested directly below, in programs.test.ts (dropout), or in
+ * preprocessing.test.ts.
+ */
 const direct = [
   'add',
   'concatenate',

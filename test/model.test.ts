@@ -32,7 +32,10 @@ const small = sequential(
   { input: [8, 8, 1], name: 'small' },
 )
 
-/** Two branches, each with a layer of its own; one is joined by its sum with the stem, then all are concatenated. */
+/**
+ * Two branches, each with a layer of its own; one is joined by its sum with the stem, then all are
+ * concatenated.
+ */
 const branched = functional({ input: [6, 6, 2], name: 'branched' }, images => {
   const stem = connect(conv2d({ filters: 4, kernelSize: 3, padding: 'same' }), images)
   const left = connect(conv2d({ filters: 4, kernelSize: 1 }), stem)

@@ -107,7 +107,9 @@ describe.each(rows)('$name', ({ optimizer: kerasName, config, kerasConfig, value
   })
 })
 
-/** Keras's configuration without what is unset, and without moving averages, loss scaling and accumulation. */
+/**
+ * Keras's configuration without what is unset, and without moving averages, loss scaling and accumulation.
+ */
 function kerasOptions(config: object): object {
   const { useEma, emaMomentum, ...options } = config as Record<string, unknown>
   expect([useEma, emaMomentum]).toEqual([false, 0.99])
@@ -155,7 +157,8 @@ test('a schedule is followed step by step', async () => {
 })
 
 test('a small weight decay keeps its size', async () => {
-  // 7.5 times float32's spacing below 1: a factor 1 - decay would be 7 % off. Over many weights the rounding averages out.
+  // 7.5 times float32's spacing below 1: a factor 1 - decay would be 7 % off. Over many weights the rounding
+  // averages out.
   const decay = 7.5 * 2 ** -24
   const weights = { shape: [2000], data: Array.from({ length: 2000 }, (_, i) => Math.fround(1 + i / 2000)) }
   const none = { shape: [2000], data: weights.data.map(() => 0) }

@@ -16,7 +16,8 @@ test.each([
 })
 
 test('the mean difference of pairs with its interval', () => {
-  // Student's own data (1908): hours of sleep gained by ten patients with two drugs; R: t.test(b, a, paired = TRUE)
+  // Student's own data (1908): hours of sleep gained by ten patients with two drugs; R: t.test(b, a, paired =
+  // TRUE)
   const a = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0, 2]
   const b = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
   const { n, mean, low, high } = pairedDifference(b, a)

@@ -1,4 +1,6 @@
-/** Layers that prepare images for a pretrained network, against Keras, and the zoo's options that use them. */
+/**
+ * Layers that prepare images for a pretrained network, against Keras, and the zoo's options that use them.
+ */
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { gradients } from '../src/autodiff/gradients.ts'

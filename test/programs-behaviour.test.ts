@@ -246,7 +246,8 @@ describe('dropout', () => {
   })
 
   test('is a function of its key; other keys give independent masks', async () => {
-    // Random words, as a trainer makes them: the hash does not spread keys that differ in their highest bits alone.
+    // Random words, as a trainer makes them: the hash does not spread keys that differ in their highest bits
+    // alone.
     const words = randomBits(key(4, 'masks'), 8)
     const masks = await Promise.all([...words].map(maskFor))
     expect(await maskFor(words[0]!)).toEqual(masks[0])

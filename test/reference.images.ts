@@ -2,7 +2,10 @@
 import { type Shape, sizeOf } from '../src/util/host-tensor.ts'
 import type { Values } from './reference.ts'
 
-/** `of` 32 random bits for each element: MurmurHash3's finalizer of its number from 1 on, then two rounds with the key. */
+/**
+ * `of` 32 random bits for each element: MurmurHash3's finalizer of its number from 1 on, then two rounds with
+ * the key.
+ */
 export function drawn(key: Values, shape: Shape, of: (bits: number) => number): Values {
   const data = Float64Array.from({ length: sizeOf(shape) }, (_, i) => {
     let mixed = i + 1
@@ -15,7 +18,10 @@ export function drawn(key: Values, shape: Shape, of: (bits: number) => number): 
   return { shape, data }
 }
 
-/** Images [N, C, H, W] at the places of a grid [N, H', W', 2], each the sum of all pixels by their bilinear weights. */
+/**
+ * Images [N, C, H, W] at the places of a grid [N, H', W', 2], each the sum of all pixels by their bilinear
+ * weights.
+ */
 export function sampled(x: Values, grid: Values): Values {
   const [images, channels, height, width] = x.shape as readonly [number, number, number, number]
   const places = sizeOf(grid.shape.slice(1, 3))

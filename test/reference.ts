@@ -1,6 +1,6 @@
 /**
- * A reference interpreter of the symbolic graph: one plain loop an op, in float64 whatever the dtypes say. It shares
- * neither rules nor lowerings with `src/`, and it is slow.
+ * A reference interpreter of the symbolic graph: one plain loop an op, in float64 whatever the dtypes say. It
+ * shares neither rules nor lowerings with `src/`, and it is slow.
  */
 import { expansionOf, type Node, type Tensor, topological } from '../src/graph/node.ts'
 import { Constant, Input } from '../src/graph/ops/source.ts'
@@ -350,8 +350,8 @@ export function valuesOf(tensor: HostTensor): Values {
 }
 
 /**
- * The values of `outputs` in float64; `feeds` gives each input of the graph by its name. With `expand`, each composite is
- * computed by its expansion instead of by its reference.
+ * The values of `outputs` in float64; `feeds` gives each input of the graph by its name. With `expand`, each
+ * composite is computed by its expansion instead of by its reference.
  */
 export function evaluateReference(
   outputs: readonly Tensor[],

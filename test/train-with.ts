@@ -21,7 +21,10 @@ export const initialState = (program: TrainProgram, seed = 1): State =>
     ]),
   )
 
-/** The feeds of the steps `from` .. `from + count - 1`: batches in the order of the data, keys by step and stream. */
+/**
+ * The feeds of the steps `from` .. `from + count - 1`: batches in the order of the data, keys by step and
+ * stream.
+ */
 export function feedsOf(
   program: TrainProgram,
   from: number,

@@ -1,4 +1,7 @@
-/** Frozen layers and a backbone's own rate in training programs: against Keras, and what the programs leave out. */
+/**
+ * Frozen layers and a backbone's own rate in training programs: against Keras, and what the programs leave
+ * out.
+ */
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { compileEvaluation } from '../src/compile/evaluate-program.ts'

@@ -1,4 +1,7 @@
-/** Keras's VGG16, ResNet50 and Xception: names, order and shapes of their layers, and their logits for weights of a formula. */
+/**
+ * Keras's VGG16, ResNet50 and Xception: names, order and shapes of their layers, and their logits for weights
+ * of a formula.
+ */
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import type { Model } from '../src/nn/model.ts'

@@ -1,4 +1,7 @@
-/** Files of weights: test/golden/weights/, saved by Keras and PyTorch, and what is told of files that cannot be used. */
+/**
+ * Files of weights: test/golden/weights/, saved by Keras and PyTorch, and what is told of files that cannot
+ * be used.
+ */
 
 import { readFileSync } from 'node:fs'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'

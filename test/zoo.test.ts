@@ -1,4 +1,7 @@
-/** Every network of the zoo: parameter counts as published, shapes, and what it is told that it cannot be built for. */
+/**
+ * Every network of the zoo: parameter counts as published, shapes, and what it is told that it cannot be
+ * built for.
+ */
 import { describe, expect, test } from 'vitest'
 import { input } from '../src/graph/ops/source.ts'
 import { buildModel, type Model } from '../src/nn/model.ts'

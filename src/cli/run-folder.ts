@@ -36,7 +36,10 @@ export async function inNewFolder<T>(path: string, work: (folder: string) => Pro
   }
 }
 
-/** Works in a folder that a person named; where it is new, it too is taken away again where nothing was written into it. */
+/**
+ * Works in a folder that a person named; where it is new, it too is taken away again where nothing was
+ * written into it.
+ */
 export async function inFolder<T>(folder: string, work: (folder: string) => Promise<T>): Promise<T> {
   const isNew = await stat(folder).then(
     () => false,

@@ -1,4 +1,6 @@
-/** `fovea train --weights`: what a new trial starts from, what of it stays, and how images are fitted to it. */
+/**
+ * `fovea train --weights`: what a new trial starts from, what of it stays, and how images are fitted to it.
+ */
 import type { Command } from 'commander'
 import type { DataSet } from '../data/data-set.ts'
 import type { Model } from '../nn/model.ts'
@@ -134,7 +136,10 @@ function preprocessingOf(
   return published || model?.layers.some(({ layer }) => layer.layer === 'caffePixels') ? 'imagenet' : 'own'
 }
 
-/** Whether a file's images may have been prepared in another way than the network's own, and nobody has said how. */
+/**
+ * Whether a file's images may have been prepared in another way than the network's own, and nobody has said
+ * how.
+ */
 function isInDoubt(
   { preprocessing }: TransferFlags,
   { pretrained }: Architecture,

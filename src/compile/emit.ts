@@ -13,7 +13,10 @@ export interface EmitOptions {
   readonly name?: string
   /** Prefer ONNX's own composite operators (Conv, MaxPool) to the faster compositions. Default: false. */
   readonly portable?: boolean
-  /** Put before the names of nodes and constants, so that they differ from those of an enclosing graph. Default: ''. */
+  /**
+   * Put before the names of nodes and constants, so that they differ from those of an enclosing graph.
+   * Default: ''.
+   */
   readonly prefix?: string
   /** The name by which an Input is known in this graph. Default: its own. */
   readonly inputName?: (name: string) => string
@@ -22,8 +25,9 @@ export interface EmitOptions {
 }
 
 /**
- * The ONNX graph that computes `outputs`. `inputs` are Input nodes' tensors, in the order of the graph's inputs; an Input
- * that is not among them is taken from an enclosing graph under its name. Equal computations are written once.
+ * The ONNX graph that computes `outputs`. `inputs` are Input nodes' tensors, in the order of the graph's
+ * inputs; an Input that is not among them is taken from an enclosing graph under its name. Equal computations
+ * are written once.
  */
 export function emitGraph(
   outputs: readonly NamedTensor[],
@@ -56,7 +60,8 @@ export function emitGraph(
   const passed: OnnxNode[] = []
   for (const { name, tensor } of outputs) {
     const inner = nameOf(tensor)
-    // A value that has a name already, as an input, a constant or another output, is passed on by a node of its own.
+    // A value that has a name already, as an input, a constant or another output, is passed on by a node of
+    // its own.
     if (produced.has(inner) && !renamed.has(inner)) renamed.set(inner, name)
     else passed.push({ op: 'Identity', inputs: [inner], outputs: [name], attributes: {} })
   }

@@ -25,9 +25,10 @@ export interface EvaluateProgram extends ProgramBytes {
 /**
  * Compiles an evaluation program.
  *
- * Inputs: `steps` int64 scalar; `images` uint8 [rows, H, W, C]; `labels` int32 [rows]; `order` int32 [steps, N]; and the
- * model's parameters and buffers. Outputs: `loss` float32 [steps], the sum of the minibatch's losses without penalties;
- * `correct` float32 [steps]; `predicted` int32 [steps, N]; `penalty` float32 scalar, the sum of the regularizers.
+ * Inputs: `steps` int64 scalar; `images` uint8 [rows, H, W, C]; `labels` int32 [rows]; `order` int32 [steps,
+ * N]; and the model's parameters and buffers. Outputs: `loss` float32 [steps], the sum of the minibatch's
+ * losses without penalties; `correct` float32 [steps]; `predicted` int32 [steps, N]; `penalty` float32
+ * scalar, the sum of the regularizers.
  *
  * @param frozen names of layers whose regularizers do not count. Default: none
  */

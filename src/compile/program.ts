@@ -33,7 +33,8 @@ export function rowOfStep(matrix: Tensor): Tensor {
 }
 
 /**
- * `images` uint8 [rows, H, W, C], `labels` int32 [rows], and `order` int32 [steps, N] name the minibatch of a step.
+ * `images` uint8 [rows, H, W, C], `labels` int32 [rows], and `order` int32 [steps, N] name the minibatch of a
+ * step.
  *
  * @param change what becomes of the images: uint8 to float32, both [N, H, W, C]. Default: nothing
  */
@@ -116,8 +117,8 @@ export function unpacked(vector: Tensor, like: readonly Tensor[]): Tensor[] {
 }
 
 /**
- * The graph of a program: `steps` (int64) iterations of a body. State `NAME` enters under its own name and leaves as
- * `next/NAME`; each per-step value leaves under its name, stacked.
+ * The graph of a program: `steps` (int64) iterations of a body. State `NAME` enters under its own name and
+ * leaves as `next/NAME`; each per-step value leaves under its name, stacked.
  */
 export function loopGraph({ name, shared, carried, perStep, alias, end = [] }: LoopParts): OnnxGraph {
   const states = carried.map(({ state }) => state)

@@ -53,7 +53,10 @@ export interface TrainProgram extends ProgramBytes {
   readonly state: readonly StateTensor[]
   /** Names of the random streams: a uint32 for each step and stream. */
   readonly randomKeys: readonly string[]
-  /** Numbers that the optimizer needs for a step (counted from 1) at the head's learning rate; float32 in the program. */
+  /**
+   * Numbers that the optimizer needs for a step (counted from 1) at the head's learning rate; float32 in the
+   * program.
+   */
   scalars(step: number, learningRate: number): readonly number[]
   /** Outputs that stay with the engine: output -> stored name. */
   readonly keep: Readonly<Record<string, string>>
@@ -80,12 +83,14 @@ export interface BackboneRate {
 }
 
 /**
- * Compiles a training program. Nothing is computed backwards for frozen layers that no trained layer stands before.
+ * Compiles a training program. Nothing is computed backwards for frozen layers that no trained layer stands
+ * before.
  *
- * Inputs: `steps` int64 scalar; `images` uint8 [rows, H, W, C]; `labels` int32 [rows]; `order` int32 [steps, N]: the
- * rows of each minibatch; `scalars` float32 [steps, s]; `keys/STREAM` uint32 [steps, 1] for each random stream; and the
- * state. Outputs: `next/STATE`; `loss` float32 [steps], the minibatch's mean loss with penalties; `correct` float32
- * [steps]; `finite` float32 scalar, 0 where all parameters are finite and NaN otherwise: activations can hide a NaN.
+ * Inputs: `steps` int64 scalar; `images` uint8 [rows, H, W, C]; `labels` int32 [rows]; `order` int32 [steps,
+ * N]: the rows of each minibatch; `scalars` float32 [steps, s]; `keys/STREAM` uint32 [steps, 1] for each
+ * random stream; and the state. Outputs: `next/STATE`; `loss` float32 [steps], the minibatch's mean loss with
+ * penalties; `correct` float32 [steps]; `finite` float32 scalar, 0 where all parameters are finite and NaN
+ * otherwise: activations can hide a NaN.
  *
  * @throws UsageError where a layer does not fit its input, or an option is out of range
  */

@@ -1,6 +1,7 @@
 /**
- * CIFAR's batch files. Binary: for each image its labels, one byte each, then its pixels. Python: a pickled dictionary of
- * lists of labels and an array of pixels. Pixels are three planes (red, green, blue), each row after row.
+ * CIFAR's batch files. Binary: for each image its labels, one byte each, then its pixels. Python: a pickled
+ * dictionary of lists of labels and an array of pixels. Pixels are three planes (red, green, blue), each row
+ * after row.
  */
 import { FoveaError } from '../util/errors.ts'
 import { showShape } from '../util/host-tensor.ts'

@@ -39,9 +39,9 @@ type Form = CifarDefinition['binary'] | CifarDefinition['python']
 type ReadFile = (name: string) => Promise<{ file: string; bytes: Uint8Array } | undefined>
 
 /**
- * Loads from, in this order: the folder that the user names (alone, then); Fovea's cache; the publisher's addresses. What is
- * downloaded is checked and kept in the cache. Throws where an archive of the cache is there but cannot be read: another copy,
- * put over it, would lose it and hide what is wrong.
+ * Loads from, in this order: the folder that the user names (alone, then); Fovea's cache; the publisher's
+ * addresses. What is downloaded is checked and kept in the cache. Throws where an archive of the cache is
+ * there but cannot be read: another copy, put over it, would lose it and hide what is wrong.
  */
 export async function loadCifarDataSet(definition: CifarDefinition, options: LoadOptions): Promise<DataSet> {
   if (options.folder !== undefined) return await loadCifarFolder(definition, options.folder)

@@ -1,7 +1,7 @@
 /**
- * CIFAR-10 and CIFAR-100: 32 x 32 colour images of ten classes, and of a hundred in twenty superclasses; 50,000 for training
- * and 10,000 for testing each. Krizhevsky, "Learning multiple layers of features from tiny images", University of Toronto,
- * 2009.
+ * CIFAR-10 and CIFAR-100: 32 x 32 colour images of ten classes, and of a hundred in twenty superclasses;
+ * 50,000 for training and 10,000 for testing each. Krizhevsky, "Learning multiple layers of features from
+ * tiny images", University of Toronto, 2009.
  */
 import { cifar10Classes, cifar100Classes, cifar100Superclasses } from './cifar-classes.ts'
 import { type CifarDefinition, loadCifarDataSet } from './cifar-data-set.ts'

@@ -73,7 +73,10 @@ export interface LoadOptions {
   readonly folder?: string
   /** Where downloads are kept; default `$XDG_CACHE_HOME/fovea` or `~/.cache/fovea`. */
   readonly cacheDir?: string
-  /** Whether pictures of a folder that cannot be decoded are left out, instead of being an error; default false. */
+  /**
+   * Whether pictures of a folder that cannot be decoded are left out, instead of being an error; default
+   * false.
+   */
   readonly skipUndecodable?: boolean
   /** Called while something is downloaded. */
   readonly progress?: (event: LoadProgress) => void

@@ -102,7 +102,8 @@ function parseIdx({ file, bytes }: NamedBytes, dimensions: 1 | 3) {
     const what = bytes.length < expected ? 'truncated' : 'trailing bytes'
     throw fail(`${what}: expected ${expected} bytes for ${showShape(shape)}, received ${bytes.length}`)
   }
-  // A copy: a view would keep the header, or a shared pool of small buffers, alive and in the way of a transfer.
+  // A copy: a view would keep the header, or a shared pool of small buffers, alive and in the way of a
+  // transfer.
   return { shape, data: new Uint8Array(bytes.subarray(headerLength)) }
 }
 

@@ -5,8 +5,8 @@ import { getSystemErrorMessage } from 'node:util'
 import { FoveaError } from '../util/errors.ts'
 
 /**
- * Makes a folder and those above it; one that exists is left alone. Node's own recursive mkdir never returns where a file
- * system answers "no such file" for a folder that it will not have made, as Linux's /proc does.
+ * Makes a folder and those above it; one that exists is left alone. Node's own recursive mkdir never returns
+ * where a file system answers "no such file" for a folder that it will not have made, as Linux's /proc does.
  *
  * @throws FoveaError with the system's reason
  */

@@ -1,7 +1,7 @@
 /**
- * Reads the pickles that CIFAR's authors publish, as data: Python's pickle protocol 2 (PEP 307), of dictionaries, lists,
- * numbers, strings and NumPy arrays of uint8. Nothing is imported, looked up or called: three names of NumPy stand for what
- * this file does itself, and every other name or opcode is an error.
+ * Reads the pickles that CIFAR's authors publish, as data: Python's pickle protocol 2 (PEP 307), of
+ * dictionaries, lists, numbers, strings and NumPy arrays of uint8. Nothing is imported, looked up or called:
+ * three names of NumPy stand for what this file does itself, and every other name or opcode is an error.
  */
 import { FoveaError } from '../util/errors.ts'
 import type { NamedBytes } from './idx.ts'

@@ -37,8 +37,10 @@ export function describeDataSets(): DataSetDescription[] {
 }
 
 /**
- * Loads a data set by name, from the first place that has it, or a folder of pictures as `folder:PATH`; see docs/data.md.
- * @throws UsageError for an unknown name, or a folder that lacks a file; FoveaError where nothing has the data.
+ * Loads a data set by name, from the first place that has it, or a folder of pictures as `folder:PATH`; see
+ * docs/data.md.
+ * @throws UsageError for an unknown name, or a folder that lacks a file; FoveaError where nothing has the
+ *   data.
  */
 export async function loadDataSet(name: string, options: LoadOptions = {}): Promise<DataSet> {
   if (isImageFolder(name)) {

@@ -1,6 +1,6 @@
 /**
- * Reads tar archives (POSIX.1-2017, pax, "ustar Interchange Format"): records of 512 bytes, one header a file, then its
- * bytes. Strict: nothing is repaired, and only plain files and folders are known.
+ * Reads tar archives (POSIX.1-2017, pax, "ustar Interchange Format"): records of 512 bytes, one header a
+ * file, then its bytes. Strict: nothing is repaired, and only plain files and folders are known.
  */
 import { FoveaError } from '../util/errors.ts'
 import type { NamedBytes } from './idx.ts'
@@ -11,7 +11,8 @@ const CHECKSUM = { start: 148, length: 8 }
 /**
  * The plain files of an archive by their paths, as `folder/file`; each shares the archive's memory.
  *
- * @throws FoveaError naming the file, where a header or an end is missing, a checksum does not hold, or an entry is a link,
+ * @throws FoveaError naming the file, where a header or an end is missing, a checksum does not hold, or an
+ *   entry is a link,
  *   a device, or lies outside the archive's folder
  */
 export function readTar({ file, bytes }: NamedBytes): Map<string, Uint8Array> {

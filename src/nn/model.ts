@@ -110,8 +110,8 @@ function checkName(name: string, what = 'layer name'): void {
 }
 
 /**
- * Parameters of at most so many values are updated together, as one vector: a step then runs an optimizer's ops once for
- * all biases, instead of once for each.
+ * Parameters of at most so many values are updated together, as one vector: a step then runs an optimizer's
+ * ops once for all biases, instead of once for each.
  */
 export const SMALL_PARAMETER = 20_000
 
@@ -124,7 +124,10 @@ export interface Parameter {
   /** Its layer is frozen: training leaves it as it is. */
   readonly frozen: boolean
   readonly tensor: Tensor
-  /** The Input whose transpose `tensor` is, where a training program is faster with it: gradients are taken by it. */
+  /**
+   * The Input whose transpose `tensor` is, where a training program is faster with it: gradients are taken by
+   * it.
+   */
   readonly transposed?: Tensor
   /** Values to start from. */
   initial(seed: number): Float32Array
@@ -171,14 +174,17 @@ export interface BuiltModel {
 export interface BuildOptions {
   readonly training: boolean
   /**
-   * Names of the layers that are not trained, as Keras's `trainable = False`: their parameters stay and have no penalty, their
-   * buffers are neither updated nor drawn anew, and batch normalization uses its moving averages. Dropout drops all the same.
-   * Default: none.
+   * Names of the layers that are not trained, as Keras's `trainable = False`: their parameters stay and have
+   * no penalty, their buffers are neither updated nor drawn anew, and batch normalization uses its moving
+   * averages. Dropout drops all the same. Default: none.
    *
    * @throws UsageError where the model has no layer of such a name
    */
   readonly frozen?: readonly string[]
-  /** The uint32 scalar that keys a random stream at this step. Needed where a training model draws random numbers. */
+  /**
+   * The uint32 scalar that keys a random stream at this step. Needed where a training model draws random
+   * numbers.
+   */
   readonly randomKey?: (name: string) => Tensor
 }
 
@@ -361,8 +367,9 @@ class Collected {
   }
 
   /**
-   * Whether a tensor depends on no trained parameter. A matrix that multiplies it is read in one direction only, forwards, and
-   * twice as fast with its rows as columns; others are also read backwards, where the gain would be lost.
+   * Whether a tensor depends on no trained parameter. A matrix that multiplies it is read in one direction
+   * only, forwards, and twice as fast with its rows as columns; others are also read backwards, where the
+   * gain would be lost.
    */
   private isFirst(tensor: Tensor): boolean {
     const trained = this.parameters.filter(parameter => !parameter.frozen)

@@ -15,9 +15,9 @@ interface Common extends Clipping {
   /** A number of at least 0, or a schedule by step. */
   readonly learningRate: number | Schedule
   /**
-   * Each step takes away learningRate * weightDecay of every parameter, beside the gradient, as in Keras. An L2 term in
-   * the gradient, as PyTorch's SGD has it, adds up in the momentum: there 5e-4 with a momentum of 0.9 acts as 5e-3 here.
-   * Default: none (adamW: 0.004).
+   * Each step takes away learningRate * weightDecay of every parameter, beside the gradient, as in Keras. An
+   * L2 term in the gradient, as PyTorch's SGD has it, adds up in the momentum: there 5e-4 with a momentum of
+   * 0.9 acts as 5e-3 here. Default: none (adamW: 0.004).
    */
   readonly weightDecay?: number
 }

@@ -97,7 +97,10 @@ export function piecewiseConstantDecay(options: Piecewise): Schedule {
   })
 }
 
-/** `(initialLearningRate - endLearningRate) (1 - step / decaySteps)^power + endLearningRate`, then `endLearningRate`. */
+/**
+ * `(initialLearningRate - endLearningRate) (1 - step / decaySteps)^power + endLearningRate`, then
+ * `endLearningRate`.
+ */
 export function polynomialDecay(options: Given<PolynomialOptions, keyof Decay>): Schedule {
   const where = 'polynomialDecay'
   const defaults = { endLearningRate: 0.0001, power: 1, cycle: false }
@@ -110,8 +113,8 @@ export function polynomialDecay(options: Given<PolynomialOptions, keyof Decay>):
 }
 
 /**
- * Half a cosine from `initialLearningRate` (or from `warmupTarget`, after a linear warm-up to it) down to `alpha` times
- * that. Loshchilov and Hutter, ICLR 2017.
+ * Half a cosine from `initialLearningRate` (or from `warmupTarget`, after a linear warm-up to it) down to
+ * `alpha` times that. Loshchilov and Hutter, ICLR 2017.
  */
 export function cosineDecay(options: Given<CosineOptions, keyof Decay>): Schedule {
   const where = 'cosineDecay'
@@ -128,8 +131,8 @@ export function cosineDecay(options: Given<CosineOptions, keyof Decay>): Schedul
 }
 
 /**
- * Half cosines one after another, each starting anew (SGDR). At the restarts themselves exact, where Keras's logarithm
- * may round to the period before. Loshchilov and Hutter, ICLR 2017.
+ * Half cosines one after another, each starting anew (SGDR). At the restarts themselves exact, where Keras's
+ * logarithm may round to the period before. Loshchilov and Hutter, ICLR 2017.
  */
 export function cosineDecayRestarts(
   options: Given<RestartOptions, 'initialLearningRate' | 'firstDecaySteps'>,

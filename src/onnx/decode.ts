@@ -23,7 +23,10 @@ import {
 const DEEPEST = 64
 
 export interface DecodeOptions {
-  /** Read floats of 16 bits as float32, as Fovea holds them; programs that compute with them change. Default: refused. */
+  /**
+   * Read floats of 16 bits as float32, as Fovea holds them; programs that compute with them change. Default:
+   * refused.
+   */
   readonly widen?: boolean
 }
 

@@ -32,7 +32,10 @@ const halves = new Map([
   [16, fromBfloat16],
 ])
 
-/** The dtype that ONNX numbers `type`; refused when Fovea holds no such values, nor is to `widen` them to float32. */
+/**
+ * The dtype that ONNX numbers `type`; refused when Fovea holds no such values, nor is to `widen` them to
+ * float32.
+ */
 export function dtypeOf(type: number, where: string, widen = false): DType {
   const dtype = dtypes.get(type) ?? (widen && halves.has(type) ? 'float32' : undefined)
   if (dtype === undefined) throw unsupported(`element type ${type} of ${where}`)
@@ -50,7 +53,10 @@ const listFields: Readonly<Record<DType, number>> = {
   uint32: 11,
 }
 
-/** The tensor with values of its own: nothing is shared with `bytes`. Floats of 16 bits are read if asked to `widen` them. */
+/**
+ * The tensor with values of its own: nothing is shared with `bytes`. Floats of 16 bits are read if asked to
+ * `widen` them.
+ */
 export function decodeTensor(
   bytes: Uint8Array,
   { widen = false }: { readonly widen?: boolean } = {},

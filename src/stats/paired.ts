@@ -15,8 +15,8 @@ export interface PairedDifference {
 }
 
 /**
- * Mean of `a[i] - b[i]` with Student's interval, `mean ± t s / sqrt(n)`, t of n - 1 degrees of freedom: exact where the
- * differences are normal. Student, "The probable error of a mean", Biometrika 1908.
+ * Mean of `a[i] - b[i]` with Student's interval, `mean ± t s / sqrt(n)`, t of n - 1 degrees of freedom: exact
+ * where the differences are normal. Student, "The probable error of a mean", Biometrika 1908.
  *
  * @throws RangeError for fewer than two pairs, or lists of different lengths
  */

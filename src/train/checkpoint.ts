@@ -60,7 +60,10 @@ export function trainedValues({ state, best }: Checkpoint): Checkpoint['state'] 
   return Object.fromEntries(Object.entries(state).filter(([name]) => !name.startsWith('optimizer/')))
 }
 
-/** Writes a checkpoint under a temporary name and renames it: a reader finds the old one or the new one, whole. */
+/**
+ * Writes a checkpoint under a temporary name and renames it: a reader finds the old one or the new one,
+ * whole.
+ */
 export async function saveCheckpoint(
   path: string,
   { spec, classes, engine, position, state, best }: Checkpoint,

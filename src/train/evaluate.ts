@@ -20,8 +20,8 @@ export interface Evaluation {
 }
 
 /**
- * Throws a UsageError unless a model has as many logits as a data set has classes. Without it a label beyond the logits
- * would only lose its share of the loss.
+ * Throws a UsageError unless a model has as many logits as a data set has classes. Without it a label beyond
+ * the logits would only lose its share of the loss.
  */
 export function checkClasses(model: Model, { name, imageShape, classes }: DataSet): void {
   if (showShape(model.input) !== showShape(imageShape))

@@ -6,8 +6,9 @@ import { getSystemErrorMessage } from 'node:util'
 import { FoveaError } from '../util/errors.ts'
 
 /**
- * Writes a file so that a crash, a full disk or a power cut leaves either the previous content or the new one. The
- * folder must exist. Rejects with a `FoveaError` that gives the system's reason; nothing is left behind then.
+ * Writes a file so that a crash, a full disk or a power cut leaves either the previous content or the new
+ * one. The folder must exist. Rejects with a `FoveaError` that gives the system's reason; nothing is left
+ * behind then.
  */
 export async function writeFileAtomic(path: string, content: Uint8Array | string): Promise<void> {
   const folder = dirname(path)
@@ -27,7 +28,10 @@ export async function writeFileAtomic(path: string, content: Uint8Array | string
   }
 }
 
-/** Removes what {@link writeFileAtomic} leaves of `path` when its process is killed at work. No other may be writing it. */
+/**
+ * Removes what {@link writeFileAtomic} leaves of `path` when its process is killed at work. No other may be
+ * writing it.
+ */
 export async function removeUnfinished(path: string): Promise<void> {
   const folder = dirname(path)
   for (const name of await readdir(folder))

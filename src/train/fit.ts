@@ -21,7 +21,9 @@ export interface FitOptions {
   readonly checkpoint?: { readonly path: string /** Default: 15. */; readonly everySeconds?: number }
   /** Goes on from here. */
   readonly resume?: Checkpoint
-  /** The values that `spec.weights` names, by the model's names. Needed where they are and nothing is resumed. */
+  /**
+   * The values that `spec.weights` names, by the model's names. Needed where they are and nothing is resumed.
+   */
   readonly weights?: Readonly<Record<string, HostTensor>>
 }
 

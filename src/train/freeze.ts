@@ -6,10 +6,10 @@ import { nearest, UsageError } from '../util/errors.ts'
 import type { LoadedWeights } from './spec.ts'
 
 /**
- * The names of the layers that came with the weights: all but the head. The head begins with the first layer of which a tensor
- * starts from the seed: what reads its features has yet to learn them. The model's first layer with parameters begins none,
- * though it is no part of the backbone where it is new, as for images of other channels. Where nothing else is new, the head is
- * the last layer with parameters.
+ * The names of the layers that came with the weights: all but the head. The head begins with the first layer
+ * of which a tensor starts from the seed: what reads its features has yet to learn them. The model's first
+ * layer with parameters begins none, though it is no part of the backbone where it is new, as for images of
+ * other channels. Where nothing else is new, the head is the last layer with parameters.
  */
 export function backboneOf(model: Model, { fresh }: LoadedWeights): string[] {
   const { parameters, buffers } = built(model)

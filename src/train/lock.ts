@@ -9,12 +9,15 @@ import { reasonOf } from './files.ts'
 
 const holderSchema = z.object({ pid: z.int().positive(), host: z.string() })
 
-/** What this process has or wants. A lock with its pid that is not among these is of another that had the pid before it. */
+/**
+ * What this process has or wants. A lock with its pid that is not among these is of another that had the pid
+ * before it.
+ */
 const held = new Set<string>()
 
 /**
- * Does `work` while the file `path` says that this process is at it. The folder must exist. What a process that is gone
- * has left, as after `kill -9`, is taken over.
+ * Does `work` while the file `path` says that this process is at it. The folder must exist. What a process
+ * that is gone has left, as after `kill -9`, is taken over.
  *
  * @param place what is locked, for the error's text
  * @throws UsageError where another process is at work, or one of another machine has not taken its lock away;
@@ -87,7 +90,10 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** Removes a stale lock. One process at a time may, so that none removes what another has just put in its place. */
+/**
+ * Removes a stale lock. One process at a time may, so that none removes what another has just put in its
+ * place.
+ */
 async function takeAway(path: string, stale: string): Promise<void> {
   const guard = `${path}.takeover`
   if (!(await writeFile(guard, '', { flag: 'wx' }).then(() => true, unless('EEXIST')))) {

@@ -10,7 +10,10 @@ import { checkInteger, checkRange, UsageError } from '../util/errors.ts'
 import { hashJson } from '../util/hash.ts'
 import type { Shape } from '../util/host-tensor.ts'
 
-/** Keeps the parameters of the epoch that is best on the validation split, and stops when it no longer improves. */
+/**
+ * Keeps the parameters of the epoch that is best on the validation split, and stops when it no longer
+ * improves.
+ */
 export interface EarlyStopping {
   readonly monitor: 'loss' | 'accuracy'
   /** Epochs without improvement before stopping. Default: all epochs are run. */
@@ -27,9 +30,14 @@ export interface FreshTensor {
   readonly received?: Shape
 }
 
-/** What a trial starts from, where that is not the seed alone: values that match the model's by name and shape. */
+/**
+ * What a trial starts from, where that is not the seed alone: values that match the model's by name and
+ * shape.
+ */
 export interface LoadedWeights {
-  /** The folder of a run, a file, or `imagenet`, as it was asked for. The trial's hash does not depend on it. */
+  /**
+   * The folder of a run, a file, or `imagenet`, as it was asked for. The trial's hash does not depend on it.
+   */
   readonly source: string
   /** SHA-256 of the names, shapes and values that were loaded. */
   readonly hash: string
@@ -103,12 +111,18 @@ export function checkSpec(spec: TrainingSpec): void {
     throw new UsageError('earlyStopping: expected a validation split to watch, received validation 0')
 }
 
-/** Identifies what is trained: equal specifications have equal hashes. Where its weights were read is no part of it. */
+/**
+ * Identifies what is trained: equal specifications have equal hashes. Where its weights were read is no part
+ * of it.
+ */
 export function specHash({ weights, ...spec }: TrainingSpec): string {
   return hashJson(weights ? { ...spec, weights: weights.hash } : spec)
 }
 
-/** What an epoch gave. Accuracies are fractions 0..1; losses are means over images, with the model's penalties. */
+/**
+ * What an epoch gave. Accuracies are fractions 0..1; losses are means over images, with the model's
+ * penalties.
+ */
 export interface EpochRecord {
   /** From 1. */
   readonly epoch: number

@@ -34,8 +34,8 @@ export interface WeightsSource {
 }
 
 /**
- * Reads the weights of a run, by its folder or its checkpoint (its best epoch's where early stopping kept them, else its last), of a file, or those
- * that are published for an architecture.
+ * Reads the weights of a run, by its folder or its checkpoint (its best epoch's where early stopping kept
+ * them, else its last), of a file, or those that are published for an architecture.
  *
  * @param source the folder, the file, or `imagenet`
  * @param architecture the name in the zoo that `imagenet` is asked for

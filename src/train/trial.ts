@@ -52,11 +52,17 @@ export interface TrialResult {
 export interface TrialOptions extends Pick<FitOptions, 'engine' | 'onEvent' | 'signal'> {
   /** Made where it does not exist. */
   readonly directory: string
-  /** Go on from the folder's checkpoint, if it has one. Default: false: a folder that holds a trial is refused. */
+  /**
+   * Go on from the folder's checkpoint, if it has one. Default: false: a folder that holds a trial is
+   * refused.
+   */
   readonly resume?: boolean
   /** Between checkpoints. Default: 15. */
   readonly everySeconds?: number
-  /** The values of `spec.weights`, where they are at hand. Default: read from their source when the trial begins. */
+  /**
+   * The values of `spec.weights`, where they are at hand. Default: read from their source when the trial
+   * begins.
+   */
   readonly weights?: FitOptions['weights']
 }
 
@@ -77,7 +83,8 @@ const STORED_TEST = { images: 'data/test/images', labels: 'data/test/labels' }
 /**
  * Runs a trial, or goes on with it. A trial that has ended already is not run again: its result is read.
  *
- * @throws UsageError where the folder holds a trial and `resume` was not asked for, or where another process is at work in
+ * @throws UsageError where the folder holds a trial and `resume` was not asked for, or where another
+ *   process is at work in
  *   it; otherwise as `fit`
  */
 export async function runTrial(

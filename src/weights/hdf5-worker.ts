@@ -1,6 +1,6 @@
 /**
- * Reads one HDF5 file in a thread of its own: a damaged file can leave the HDF5 library unusable, and its memory, as large
- * as the largest tensor, is only given back with the thread.
+ * Reads one HDF5 file in a thread of its own: a damaged file can leave the HDF5 library unusable, and its
+ * memory, as large as the largest tensor, is only given back with the thread.
  */
 import { statSync } from 'node:fs'
 import { parentPort, workerData } from 'node:worker_threads'

@@ -1,4 +1,7 @@
-/** Weights that were trained on ImageNet, as Keras publishes them: keras/src/applications names the files and their sums. */
+/**
+ * Weights that were trained on ImageNet, as Keras publishes them: keras/src/applications names the files and
+ * their sums.
+ */
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { join } from 'node:path'
@@ -45,10 +48,11 @@ export interface ImageNetOptions
 }
 
 /**
- * The path of an architecture's published weights: from the cache's folder `weights`, where they are as published, or
- * fetched into it.
+ * The path of an architecture's published weights: from the cache's folder `weights`, where they are as
+ * published, or fetched into it.
  *
- * @throws UsageError where none are published for the architecture; FoveaError, telling what to fetch by hand, where they
+ * @throws UsageError where none are published for the architecture; FoveaError, telling what to fetch by
+ *   hand, where they
  *   cannot be fetched
  */
 export async function fetchImageNetWeights(
@@ -62,7 +66,9 @@ export async function fetchImageNetWeights(
   return await fetchPublished(architecture, published[architecture]!, options)
 }
 
-/** Whether a file is one that is published for an architecture, wherever it lies: fetched by hand, or copied. */
+/**
+ * Whether a file is one that is published for an architecture, wherever it lies: fetched by hand, or copied.
+ */
 export async function isPublished(architecture: string, path: string): Promise<boolean> {
   if (!Object.hasOwn(published, architecture)) return false
   return Object.values(published[architecture]!.md5).includes((await md5Of(path)) ?? '')

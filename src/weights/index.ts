@@ -1,4 +1,7 @@
-/** Pretrained weights: files of Keras, safetensors and ONNX, and how their tensors find their places in a model. */
+/**
+ * Pretrained weights: files of Keras, safetensors and ONNX, and how their tensors find their places in a
+ * model.
+ */
 
 export { fetchImageNetWeights, type ImageNetOptions, isPublished } from './imagenet.ts'
 export { checkWeights, type MatchedWeights, type MatchReport, matchWeights, wantedLayers } from './match.ts'

@@ -1,4 +1,7 @@
-/** Keras 3's `.keras` files: a zip archive with the model's description (config.json) and its weights (model.weights.h5). */
+/**
+ * Keras 3's `.keras` files: a zip archive with the model's description (config.json) and its weights
+ * (model.weights.h5).
+ */
 import { createWriteStream } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -51,7 +54,10 @@ export async function readKerasArchive(path: string): Promise<FileLayer[]> {
   }
 }
 
-/** Throws where an entry would take far more than its archive does. yauzl fails where one is longer than it says. */
+/**
+ * Throws where an entry would take far more than its archive does. yauzl fails where one is longer than it
+ * says.
+ */
 function checkSize(path: string, { fileName, uncompressedSize }: yauzl.Entry, most: number): void {
   if (uncompressedSize <= most) return
   throw new FoveaError(
@@ -95,7 +101,10 @@ interface LayerConfig {
   readonly config?: { readonly name?: unknown; readonly layers?: unknown }
 }
 
-/** The names of the layers, by the paths that Keras gives them in the file: class names, numbered within a list. */
+/**
+ * The names of the layers, by the paths that Keras gives them in the file: class names, numbered within a
+ * list.
+ */
 function layerNames(model: LayerConfig, at = ''): LayerNames {
   const names = new Map<string, string>()
   const numbers = new Map<string, number>()

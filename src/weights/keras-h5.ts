@@ -1,7 +1,7 @@
 /**
- * Keras's HDF5 files of weights. Until Keras 2, and still as `.h5`, a group a layer with the attribute `weight_names`, listed
- * by `layer_names`; since Keras 3, as `.weights.h5` and within `.keras`, a group a layer named by its class, with its
- * tensors by number in `vars`.
+ * Keras's HDF5 files of weights. Until Keras 2, and still as `.h5`, a group a layer with the attribute
+ * `weight_names`, listed by `layer_names`; since Keras 3, as `.weights.h5` and within `.keras`, a group a
+ * layer named by its class, with its tensors by number in `vars`.
  */
 
 import { FoveaError } from '../util/errors.ts'

@@ -44,7 +44,10 @@ const roles: Readonly<Record<string, string>> = {
 }
 const rolePattern = new RegExp(`(?:^|_)(${Object.keys(roles).join('|')})(?:_\\d+)?$`)
 
-/** Fovea's word for a tensor: `kernel` for `block1_conv1/kernel:0` and `block1_conv1_W_1:0`; undefined where it has none. */
+/**
+ * Fovea's word for a tensor: `kernel` for `block1_conv1/kernel:0` and `block1_conv1_W_1:0`; undefined where
+ * it has none.
+ */
 export function roleOf(name: string): string | undefined {
   const match = rolePattern.exec(name.replace(/:\d+$/, '').split('/').at(-1)!)
   return match ? roles[match[1]!] : undefined

@@ -2,9 +2,9 @@
 import type { LayerUse, Model } from '../nn/model.ts'
 
 /**
- * The layers of a model as Keras's `model.layers` has them: the farther from the output, the earlier; those equally far in
- * the order in which a walk from the output meets them first. Keras's files of weights go by it where names do not help.
- * After keras/src/ops/function.py, map_graph.
+ * The layers of a model as Keras's `model.layers` has them: the farther from the output, the earlier; those
+ * equally far in the order in which a walk from the output meets them first. Keras's files of weights go by
+ * it where names do not help. After keras/src/ops/function.py, map_graph.
  */
 export function kerasOrder(model: Model): LayerUse[] {
   const byName = new Map(model.layers.map(use => [use.name, use]))

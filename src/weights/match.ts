@@ -25,8 +25,8 @@ export interface MatchReport {
   readonly unused: readonly string[]
   readonly misshapen: readonly Misshapen[]
   /**
-   * Names of layers that only one of the two networks has although layers behind them match: the networks differ in more than
-   * their heads. Of safetensors only the model's: the file does not tell its order.
+   * Names of layers that only one of the two networks has although layers behind them match: the networks
+   * differ in more than their heads. Of safetensors only the model's: the file does not tell its order.
    */
   readonly inserted: readonly string[]
 }
@@ -38,8 +38,9 @@ export interface MatchedWeights {
 }
 
 /**
- * Finds a file's tensors for a model's parameters and buffers: by names, and where the file's names are not the model's, by
- * Keras's order of layers. Whether the weights are this network's at all, {@link checkWeights} tells.
+ * Finds a file's tensors for a model's parameters and buffers: by names, and where the file's names are not
+ * the model's, by Keras's order of layers. Whether the weights are this network's at all, {@link
+ * checkWeights} tells.
  *
  * @throws FoveaError where a value that fits is not finite
  */
@@ -75,8 +76,8 @@ export function matchWeights(model: Model, file: NamedTensors): MatchedWeights {
 }
 
 /**
- * Layers with parameters that the file lacks altogether, before the last that it has. A layer with a kernel of another shape
- * is not had: its bias may fit by chance, as that of a head.
+ * Layers with parameters that the file lacks altogether, before the last that it has. A layer with a kernel
+ * of another shape is not had: its bias may fit by chance, as that of a head.
  */
 function insertedInModel(
   wanted: readonly WantedLayer[],
@@ -95,7 +96,10 @@ function insertedInModel(
     .map(({ name }) => name)
 }
 
-/** Layers with weights that the model lacks, before the last of their kind that it has: kinds may be listed apart. */
+/**
+ * Layers with weights that the model lacks, before the last of their kind that it has: kinds may be listed
+ * apart.
+ */
 function insertedInFile({ format, layers }: NamedTensors, used: ReadonlyMap<FileTensor, boolean>): string[] {
   if (format === 'safetensors') return []
   const isUsed = ({ tensors }: FileLayer) => tensors.some(tensor => used.has(tensor))
@@ -149,8 +153,8 @@ function some(texts: readonly string[]): string {
 }
 
 /**
- * Throws a {@link UsageError} where weights are of another architecture: fewer than half of the model's tensors match, or
- * the networks differ before the last layer that does.
+ * Throws a {@link UsageError} where weights are of another architecture: fewer than half of the model's
+ * tensors match, or the networks differ before the last layer that does.
  */
 export function checkWeights(model: Model, file: NamedTensors, report: MatchReport): void {
   const { matched, missing, misshapen, inserted } = report

@@ -9,7 +9,9 @@ export type WeightsFormat = 'run' | 'safetensors' | 'keras-legacy-h5' | 'keras-w
 export interface FileTensor {
   /** As the file names it: `block1_conv1/kernel:0`, `layers/conv2d/vars/0`. */
   readonly name: string
-  /** Fovea's word for what it is to its layer (`kernel`, `movingMean`); undefined where only its place tells. */
+  /**
+   * Fovea's word for what it is to its layer (`kernel`, `movingMean`); undefined where only its place tells.
+   */
   readonly role: string | undefined
   /** float32, in Fovea's layout. */
   readonly tensor: HostTensor

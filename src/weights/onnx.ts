@@ -1,6 +1,6 @@
 /**
- * The weights of an ONNX model, layer by layer: initializers (or constants) that Conv, Gemm, MatMul and BatchNormalization
- * read, in the order of the nodes, brought from ONNX's layouts into Fovea's.
+ * The weights of an ONNX model, layer by layer: initializers (or constants) that Conv, Gemm, MatMul and
+ * BatchNormalization read, in the order of the nodes, brought from ONNX's layouts into Fovea's.
  */
 import { decodeModel } from '../onnx/decode.ts'
 import type { Attribute, OnnxGraph, OnnxNode } from '../onnx/model.ts'
@@ -115,7 +115,10 @@ class Graph {
     return [{ name: name!, role: 'bias', tensor: { ...tensor, shape: [outputs] } }]
   }
 
-  /** The name before its last part: `features.0` of `features.0.weight`, `block1/conv1` of `block1/conv1/kernel`. */
+  /**
+   * The name before its last part: `features.0` of `features.0.weight`, `block1/conv1` of
+   * `block1/conv1/kernel`.
+   */
   private layer(tensor: string, kind: string, tensors: readonly FileTensor[]): FileLayer {
     return { name: tensor.replace(/[./][^./]*$/, ''), kind, tensors }
   }
@@ -130,8 +133,8 @@ class Graph {
   }
 
   /**
-   * The number of channels of the maps [N, C, H, W] that a node reads as vectors; undefined where it reads none, or reads
-   * them with their channels last.
+   * The number of channels of the maps [N, C, H, W] that a node reads as vectors; undefined where it reads
+   * none, or reads them with their channels last.
    */
   private flattened(node: OnnxNode): number | undefined {
     let name = node.inputs[0]!

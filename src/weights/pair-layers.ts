@@ -31,9 +31,9 @@ export interface Pairing {
 }
 
 /**
- * Pairs layers by their names. Names that Keras gave by itself (`conv2d_4`) differ from one model to the next of the same
- * code: such layers are paired kind by kind, in the order of their numbers. Where no name of the file is one of the model's,
- * all layers are paired in Keras's order, as Keras itself does.
+ * Pairs layers by their names. Names that Keras gave by itself (`conv2d_4`) differ from one model to the next
+ * of the same code: such layers are paired kind by kind, in the order of their numbers. Where no name of the
+ * file is one of the model's, all layers are paired in Keras's order, as Keras itself does.
  */
 export function pairLayers(model: Model, wanted: readonly WantedLayer[], file: NamedTensors): Pairing {
   const pairs = new Map<WantedLayer, FileLayer>()
@@ -93,7 +93,9 @@ function pairInSequence(
   for (const [i, layer] of wanted.entries()) if (layers[i]) pairs.set(layer, layers[i])
 }
 
-/** Whether each layer reads one other, and is read by one at most: only then do two programs list them alike. */
+/**
+ * Whether each layer reads one other, and is read by one at most: only then do two programs list them alike.
+ */
 export function isChain({ layers }: Model): boolean {
   return layers.every(
     ({ inputs }, i) => inputs.length === 1 && inputs[0] === (layers[i - 1]?.name ?? 'input'),

@@ -8,7 +8,8 @@ import { onnxLayers } from './onnx.ts'
 import { decodeSafetensors } from './safetensors.ts'
 
 /**
- * The tensors of a file: Keras's .h5, .weights.h5 and .keras, safetensors, or an ONNX model's initializers, as float32.
+ * The tensors of a file: Keras's .h5, .weights.h5 and .keras, safetensors, or an ONNX model's initializers,
+ * as float32.
  *
  * @throws FoveaError where the file is missing, damaged, a pickle, or of no format that is known
  */

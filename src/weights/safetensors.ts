@@ -1,6 +1,6 @@
 /**
- * The safetensors file format: named tensors and a few texts, readable from Python, Rust and JavaScript alike.
- * https://github.com/huggingface/safetensors#format
+ * The safetensors file format: named tensors and a few texts, readable from Python, Rust and JavaScript
+ * alike. https://github.com/huggingface/safetensors#format
  *
  *     8 bytes   length of the header, unsigned, little-endian
  *     header    JSON: {"__metadata__": {text: text}, name: {"dtype", "shape", "data_offsets": [begin, end]}}

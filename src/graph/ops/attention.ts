@@ -3,9 +3,9 @@
  *
  *   y_i = sum over j of softmax_j(s x_i x_j) x_j
  *
- * With t_i = s x_i this is the mean m(t_i) of the values, weighted by e^(t x_j): the derivative of ln sum_j e^(t x_j). Its own
- * derivatives are the weighted variance v(t) and the third central moment w(t), so that the M x M matrix of scores is needed
- * nowhere: neither kept for the gradient nor ever whole.
+ * With t_i = s x_i this is the mean m(t_i) of the values, weighted by e^(t x_j): the derivative of ln sum_j
+ * e^(t x_j). Its own derivatives are the weighted variance v(t) and the third central moment w(t), so that
+ * the M x M matrix of scores is needed nowhere: neither kept for the gradient nor ever whole.
  */
 import { UsageError } from '../../util/errors.ts'
 import { hostTensor, showShape, sizeOf } from '../../util/host-tensor.ts'
@@ -19,13 +19,16 @@ import { constant, sameDType, scalar } from './source.ts'
 export interface ScalarAttentionAttributes {
   /** Evaluate on a grid of so many intervals over the range of the values; 0: for each value, exactly. */
   readonly intervals: number
-  /** The most scores that exist at once; at least one row of them, a score for each value of x, always does. */
+  /**
+   * The most scores that exist at once; at least one row of them, a score for each value of x, always does.
+   */
   readonly scoresAtOnce: number
 }
 
 // y_i = m(s x_i). With t = s x, p_ij = softmax_j(t_i x_j):
 //   ds = sum_i dy_i v(t_i) x_i, dx_j = s dy_j v(t_j) + sum_i dy_i p_ij (1 + t_i (x_j - y_i))
-// The last sum is a function F of the number x_j alone, as y_i is one of x_i: it takes the same form, exact or on a grid.
+// The last sum is a function F of the number x_j alone, as y_i is one of x_i: it takes the same form, exact
+// or on a grid.
 export const ScalarAttention: OpDefinition = {
   op: 'ScalarAttention',
   shape([x, s]) {
@@ -65,14 +68,17 @@ export const ScalarAttention: OpDefinition = {
 /**
  * y_i = sum_j softmax_j(s x_i x_j) x_j for the values x [N, M] of each image and a scale s of one value.
  *
- * On a grid of K intervals y is a cubic between values and slopes. In the complex plane the sum of e^(t x_j) has no zero where |Im t| < pi / R, R
- * the range of the image's values; by Cauchy's estimate |y - exact| is below 0.09 R (L / (2.4 K))^4, L = |s| R^2 the range of the scores.
+ * On a grid of K intervals y is a cubic between values and slopes. In the complex plane the sum of e^(t x_j)
+ * has no zero where |Im t| < pi / R, R the range of the image's values; by Cauchy's estimate |y - exact| is
+ * below 0.09 R (L / (2.4 K))^4, L = |s| R^2 the range of the scores.
  */
 export function scalarAttention(x: Tensor, s: Tensor, attributes: ScalarAttentionAttributes): Tensor {
   return apply(ScalarAttention, [x, s], attributes)
 }
 
-/** ln sum_j e^(t_i z_j), and mean and variance of z = x - middle under these weights, for t = s x: all [N, M]. */
+/**
+ * ln sum_j e^(t_i z_j), and mean and variance of z = x - middle under these weights, for t = s x: all [N, M].
+ */
 function weighted(x: Tensor, s: Tensor, { intervals, scoresAtOnce }: ScalarAttentionAttributes) {
   const most = reduceMax(x, [1]) // [N, 1]
   const least = neg(reduceMax(neg(x), [1]))
@@ -117,8 +123,8 @@ function weighted(x: Tensor, s: Tensor, { intervals, scoresAtOnce }: ScalarAtten
 }
 
 /**
- * sum over m of e^(points_k rates_m + f_k g_m) column_m, for each column [N, M]: each [N, K]. In blocks of points, whose
- * scores are never more than `scoresAtOnce` where one row of them is not.
+ * sum over m of e^(points_k rates_m + f_k g_m) column_m, for each column [N, M]: each [N, K]. In blocks of
+ * points, whose scores are never more than `scoresAtOnce` where one row of them is not.
  */
 function exponentialSums(
   points: Tensor,
@@ -170,7 +176,10 @@ function gridOf(first: Tensor, step: Tensor, intervals: number): Grid {
   return { first, step, intervals, points }
 }
 
-/** Reads functions, given by values and slopes at the grid's points, at places [N, M]: cubic Hermite interpolation. */
+/**
+ * Reads functions, given by values and slopes at the grid's points, at places [N, M]: cubic Hermite
+ * interpolation.
+ */
 function interpolator({ first, step, intervals, points }: Grid, places: Tensor) {
   const n = points.shape[0]!
   // A grid of no extent, where all values of an image are the same, has all places at its first point.

@@ -1,4 +1,7 @@
-/** Ops of losses and of penalties, with gradients of fewer passes than those of the compositions that they stand for. */
+/**
+ * Ops of losses and of penalties, with gradients of fewer passes than those of the compositions that they
+ * stand for.
+ */
 import { UsageError } from '../../util/errors.ts'
 import { sameShape, showShape } from '../../util/host-tensor.ts'
 import { apply, type GradientRule, type OpDefinition, type Tensor } from '../node.ts'
@@ -29,7 +32,10 @@ export const SoftmaxCrossEntropy: OpDefinition = {
     neg(reshape(reduceSum(mul(targets!, logSoftmax(logits!)), [1]), l!.shape)),
 }
 
-/** The cross-entropy of `softmax(logits)` against `targets`, both [N, classes], the targets summing to 1: shape [N]. */
+/**
+ * The cross-entropy of `softmax(logits)` against `targets`, both [N, classes], the targets summing to 1:
+ * shape [N].
+ */
 export function softmaxCrossEntropy(logits: Tensor, targets: Tensor): Tensor {
   return apply(SoftmaxCrossEntropy, [logits, targets])
 }

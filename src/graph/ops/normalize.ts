@@ -14,7 +14,8 @@ function standardization(x: Tensor, epsilon: number) {
   return { mean, centred, variance, inverse: reciprocal(sqrt(add(variance, epsilon))) }
 }
 
-// y = gamma (x - mean) / sqrt(variance + epsilon) + beta over the rows of x [R, C]; also mean and (biased) variance [1, C].
+// y = gamma (x - mean) / sqrt(variance + epsilon) + beta over the rows of x [R, C]; also mean and (biased)
+// variance [1, C].
 // With xc = x - mean, i = 1 / sqrt(variance + epsilon), a = gamma i:
 //   dbeta = sum dy, dgamma = i sum dy xc, dx = a (dy - xc i dgamma / R - dbeta / R)
 // Ioffe and Szegedy 2015, arXiv 1502.03167

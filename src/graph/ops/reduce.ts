@@ -88,7 +88,8 @@ export const ArgMax: OpDefinition = {
 /** The index of the first maximum along the last axis, int64. */
 export const argMax = (x: Tensor): Tensor => apply(ArgMax, [x])
 
-// the k largest along the last axis, in descending order, and their indices: dx = dy scattered to where they stood
+// the k largest along the last axis, in descending order, and their indices: dx = dy scattered to where they
+// stood
 export const TopK: OpDefinition = {
   op: 'TopK',
   shape([x], { k }: { k: number }) {

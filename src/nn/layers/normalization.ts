@@ -20,9 +20,10 @@ export interface BatchNormalizationOptions {
 }
 
 /**
- * y = gamma (x - mean) / sqrt(variance + epsilon) + beta, for each channel over all other axes: the batch's own
- * statistics in training, moving averages in evaluation and in a frozen layer. Any shape. Parameters gamma, beta [C]; buffers movingMean,
- * movingVariance [C] (biased variance, as Keras). Ioffe and Szegedy 2015; Keras's BatchNormalization and its defaults.
+ * y = gamma (x - mean) / sqrt(variance + epsilon) + beta, for each channel over all other axes: the batch's
+ * own statistics in training, moving averages in evaluation and in a frozen layer. Any shape. Parameters
+ * gamma, beta [C]; buffers movingMean, movingVariance [C] (biased variance, as Keras). Ioffe and Szegedy
+ * 2015; Keras's BatchNormalization and its defaults.
  */
 export function batchNormalization(options: BatchNormalizationOptions = {}) {
   const { name, momentum = 0.99, epsilon = 1e-3, center = true, scale = true } = options
@@ -79,8 +80,8 @@ export interface LayerNormalizationOptions {
 }
 
 /**
- * y = gamma (x - mean) / sqrt(variance + epsilon) + beta, over the last axis of each position and image by itself.
- * Any shape. Ba 2016, arXiv 1607.06450; Keras's LayerNormalization and its defaults.
+ * y = gamma (x - mean) / sqrt(variance + epsilon) + beta, over the last axis of each position and image by
+ * itself. Any shape. Ba 2016, arXiv 1607.06450; Keras's LayerNormalization and its defaults.
  */
 export function layerNormalization(options: LayerNormalizationOptions = {}) {
   const { name, epsilon = 1e-3, center = true, scale = true } = options
