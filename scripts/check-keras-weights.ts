@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { input } from '../src/graph/ops/source.ts'
-import { buildModel } from '../src/nn/model.ts'
+import { buildModel } from '../src/nn/build.ts'
 import { matchWeights, readWeights } from '../src/weights/index.ts'
 import { architectureNamed } from '../src/zoo/index.ts'
 import { evaluate } from '../test/evaluate.ts'

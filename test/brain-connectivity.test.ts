@@ -14,9 +14,10 @@ import {
   sparseDense,
   topographic,
 } from '../src/nn/brain/index.ts'
+import { buildModel } from '../src/nn/build.ts'
 import type { Layer } from '../src/nn/layer.ts'
 import { flatten } from '../src/nn/layers/core.ts'
-import { buildModel, sequential } from '../src/nn/model.ts'
+import { sequential } from '../src/nn/model.ts'
 import { hostTensor, toNumbers } from '../src/util/host-tensor.ts'
 import { key } from '../src/util/random.ts'
 import { errorOf } from './error-of.ts'

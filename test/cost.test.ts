@@ -9,7 +9,7 @@ import { matMul } from '../src/graph/ops/reduce.ts'
 import { input } from '../src/graph/ops/source.ts'
 import { windowOf } from '../src/graph/ops/window.ts'
 import { gaussianTaps, lowPass } from '../src/nn/brain/gaussian.ts'
-import { buildModel } from '../src/nn/model.ts'
+import { buildModel } from '../src/nn/build.ts'
 import { architectureNamed } from '../src/zoo/index.ts'
 import { gradientTable } from './gradients.table.ts'
 

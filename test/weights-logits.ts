@@ -1,6 +1,7 @@
 /** The logits of a model with given values, for the tests of weights. */
 import { input } from '../src/graph/ops/source.ts'
-import { buildModel, type Model } from '../src/nn/model.ts'
+import { buildModel } from '../src/nn/build.ts'
+import type { Model } from '../src/nn/model.ts'
 import { type HostTensor, hostTensor, toNumbers } from '../src/util/host-tensor.ts'
 import { evaluate } from './evaluate.ts'
 import type { Values } from './reference.ts'

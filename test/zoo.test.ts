@@ -4,7 +4,8 @@
  */
 import { describe, expect, test } from 'vitest'
 import { input } from '../src/graph/ops/source.ts'
-import { buildModel, type Model } from '../src/nn/model.ts'
+import { buildModel } from '../src/nn/build.ts'
+import type { Model } from '../src/nn/model.ts'
 import type { Architecture } from '../src/zoo/architecture.ts'
 import { architectureNamed, architectures, papers } from '../src/zoo/index.ts'
 import { errorOf } from './error-of.ts'

@@ -1,7 +1,8 @@
 /** Model + trained values -> a self-contained ONNX model that any runtime can read. */
 import { softmax } from '../graph/ops/reduce.ts'
 import { input } from '../graph/ops/source.ts'
-import { buildModel, type Model } from '../nn/model.ts'
+import { buildModel } from '../nn/build.ts'
+import type { Model } from '../nn/model.ts'
 import { encodeModel } from '../onnx/encode.ts'
 import { FoveaError } from '../util/errors.ts'
 import { hashBytes } from '../util/hash.ts'

@@ -1,7 +1,8 @@
 /** Which layers of a model are its backbone, and which of them stay as they are. */
 import type { BackboneRate } from '../compile/train-program.ts'
 import { input } from '../graph/ops/source.ts'
-import { buildModel, type Model } from '../nn/model.ts'
+import { buildModel } from '../nn/build.ts'
+import type { Model } from '../nn/model.ts'
 import { nearest, UsageError } from '../util/errors.ts'
 import type { LoadedWeights } from './spec.ts'
 

@@ -1,6 +1,7 @@
 /** Which tensor of a file belongs to which tensor of a model. */
 import { input } from '../graph/ops/source.ts'
-import { buildModel, type Model } from '../nn/model.ts'
+import { buildModel } from '../nn/build.ts'
+import type { Model } from '../nn/model.ts'
 import { FoveaError, UsageError } from '../util/errors.ts'
 import { type HostTensor, type Shape, sameShape, showShape } from '../util/host-tensor.ts'
 import { type FileLayer, type FileTensor, hasOwnNames, type NamedTensors } from './named-tensors.ts'
