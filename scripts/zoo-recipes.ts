@@ -26,9 +26,9 @@ const SGD =
   '--batch-size 64 --optimizer sgd --momentum 0.9 --nesterov --weight-decay 5e-3 --schedule cosine --warmup 1 --augment crop:4,flip --validation 1000'
 
 export const recipes: readonly Recipe[] = [
-  fashion('singh-brar/basic', '--epochs 10', "the paper's"),
-  fashion('singh-brar/sparse', '--epochs 10', "the paper's"),
-  fashion('singh-brar/lateral-inhibition', '--epochs 10', "the paper's"),
+  fashion('singh-brar/basic', '--epochs 10', "a fifth of the paper's epochs"),
+  fashion('singh-brar/sparse', '--epochs 10', "a fifth of the paper's epochs"),
+  fashion('singh-brar/lateral-inhibition', '--epochs 10', "a fifth of the paper's epochs"),
   fashion('wang/dense', '--epochs 10 --schedule cosine', 'the report gives no rate'),
   fashion('wang/cnn', '--epochs 10 --schedule cosine', 'the report gives no rate'),
   fashion('korssjoen/dense', '--epochs 10 --learning-rate 1e-4 --validation 5000', "the report's"),
@@ -70,4 +70,14 @@ export const recipes: readonly Recipe[] = [
     "a quarter of the report's epochs",
   ),
   cifar('resnet20', `--epochs 20 --learning-rate 0.05 ${SGD}`, "an eighth of the paper's steps"),
+  cifar('resnet32', `--epochs 5 --learning-rate 0.05 ${SGD}`, "a thirtieth of the paper's steps"),
+  cifar('resnet56', `--epochs 5 --learning-rate 0.05 ${SGD}`, "a thirtieth of the paper's steps"),
+  cifar('densenet-bc', `--epochs 2 --learning-rate 0.05 ${SGD}`, "a hundredth of the paper's epochs"),
+  cifar(
+    'vgg16',
+    '--epochs 2 --learning-rate 1e-4 --augment flip --top pooling',
+    'at 32 px, without its dense layers',
+  ),
+  cifar('resnet50', '--epochs 2 --schedule cosine --augment flip', 'at 32 px'),
+  cifar('xception', '--epochs 2 --schedule cosine --augment flip', 'at 32 px'),
 ]
