@@ -12,7 +12,6 @@
  * Called again with the same DIR it goes on where it was stopped. --data may be a folder that holds both data
  * sets.
  */
-import { spawn } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
@@ -20,6 +19,7 @@ import { parseArgs } from 'node:util'
 import { pairedDifference } from '../src/stats/paired.ts'
 import { summarize } from '../src/stats/summary.ts'
 import type { TrialResult } from '../src/train/trial.ts'
+import { trainInFolder } from './train-in-folder.ts'
 
 const { values: flags, positionals: recipe } = parseArgs({
   allowPositionals: true,
@@ -51,7 +51,6 @@ for (const [name, least] of [
     throw new Error(`--${name}: expected a number of at least ${least}, received ${flags[name]}`)
 const jobs = Number(flags.jobs)
 const cores = availableParallelism()
-const main = join(import.meta.dirname, '../src/cli/main.ts')
 const began = performance.now()
 
 function progress(text: string): void {
@@ -68,31 +67,13 @@ async function trained(
 ): Promise<TrialResult> {
   const place = ['--threads', flags.threads ?? String(threads)]
   const data = flags.data === undefined ? [] : ['--data', flags.data]
-  const going = existsSync(join(folder, 'checkpoint.safetensors'))
-  const isNew = ['--model', model, ...flagsOf, ...recipe, '--out', folder]
+  const begin = ['--model', model, ...flagsOf, ...recipe]
   const result = join(folder, 'result.json')
   if (!existsSync(result))
-    await fovea(name, ['train', ...(going ? ['--resume', folder] : isNew), ...place, ...data])
+    await trainInFolder(folder, begin, [...place, ...data], line => progress(`${name}: ${line.trim()}`))
   const read = JSON.parse(readFileSync(result, 'utf8')) as TrialResult
   progress(`${name}: test accuracy ${percent(read.test.accuracy)}`)
   return read
-}
-
-function fovea(name: string, args: readonly string[]): Promise<void> {
-  const child = spawn(process.execPath, [main, ...args], { stdio: ['ignore', 'ignore', 'pipe'] })
-  let rest = ''
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
-    const lines = (rest + text).split('\n')
-    rest = lines.pop()!
-    for (const line of lines) progress(`${name}: ${line.trim()}`)
-  })
-  return new Promise((done, fail) => {
-    child.on('error', fail)
-    child.on('close', code => {
-      if (code === 0) done()
-      else fail(new Error(`${name}: fovea ${args.join(' ')} ended with code ${code}`))
-    })
-  })
 }
 
 const percent = (fraction: number): string => `${(100 * fraction).toFixed(2)} %`

@@ -9,7 +9,6 @@
  * was begun by another recipe is refused. --collect runs nothing. What docs/zoo.json says of other trials
  * stays.
  */
-import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -18,6 +17,7 @@ import { summarize } from '../src/stats/summary.ts'
 import { writeFileAtomic } from '../src/train/files.ts'
 import type { TrialResult } from '../src/train/trial.ts'
 import { unknownName } from '../src/util/errors.ts'
+import { trainInFolder } from './train-in-folder.ts'
 import { type Recipe, recipes } from './zoo-recipes.ts'
 
 const root = join(import.meta.dirname, '..')
@@ -82,28 +82,11 @@ async function checkCommand(recipe: Recipe, folder: string): Promise<void> {
 }
 
 async function train({ model, dataSet, flags: own }: Recipe, seed: number, folder: string): Promise<void> {
-  const began = existsSync(join(folder, 'checkpoint.safetensors'))
-  const trial = [
-    '--model',
-    model,
-    '--dataset',
-    dataSet,
-    ...own.split(' '),
-    '--seed',
-    String(seed),
-    '--out',
-    folder,
-  ]
-  const args = [
-    ...(began ? ['--resume', folder] : trial),
+  const begin = ['--model', model, '--dataset', dataSet, ...own.split(' '), '--seed', String(seed)]
+  await trainInFolder(folder, begin, [
     ...(flags.threads ? ['--threads', flags.threads] : []),
     ...(flags.data && dataSet !== 'fashion-mnist' ? ['--data', flags.data] : []),
-  ]
-  const child = spawn(process.execPath, [join(root, 'src/cli/main.ts'), 'train', ...args], {
-    stdio: 'inherit',
-  })
-  const code = await new Promise<number | null>(resolve => child.once('exit', resolve))
-  if (code !== 0) throw new Error(`${model}: fovea train ended with ${code}`)
+  ])
 }
 
 async function keep(recipe: Recipe, result: TrialResult): Promise<void> {

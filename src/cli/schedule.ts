@@ -1,7 +1,7 @@
 /** `--schedule` and `--warmup`: how the learning rate goes over the epochs of a trial. */
 import type { Command } from 'commander'
 import type { Optimizer } from '../nn/optimizers.ts'
-import { cosineDecay, peakLearningRate, polynomialDecay, type Schedule } from '../nn/schedules.ts'
+import { cosineDecay, peakLearningRate, polynomialDecay } from '../nn/schedules.ts'
 import { UsageError } from '../util/errors.ts'
 import { number, oneOf } from './options.ts'
 
@@ -32,28 +32,17 @@ export function scheduled(
 ): Optimizer {
   if (warmup >= epochs)
     throw new UsageError(`--warmup: expected less than the ${epochs} epochs, received ${warmup}`)
-  if (schedule === 'constant') {
-    if (warmup > 0)
-      throw new UsageError('--warmup: expected --schedule cosine beside it, received --schedule constant')
-    return optimizer
-  }
+  if (warmup > 0 && schedule !== 'cosine')
+    throw new UsageError(`--warmup: expected --schedule cosine beside it, received --schedule ${schedule}`)
+  if (schedule === 'constant') return optimizer
   const rate = peakLearningRate(optimizer.learningRate)
   const warmupSteps = Math.round(warmup * stepsPerEpoch)
   const decaySteps = epochs * stepsPerEpoch - warmupSteps
-  return Object.freeze({ ...optimizer, learningRate: falling(schedule, rate, decaySteps, warmupSteps) })
-}
-
-function falling(
-  schedule: 'linear' | 'cosine',
-  rate: number,
-  decaySteps: number,
-  warmupSteps: number,
-): Schedule {
-  if (schedule === 'cosine')
-    return warmupSteps > 0
-      ? cosineDecay({ initialLearningRate: 0, warmupTarget: rate, warmupSteps, decaySteps })
-      : cosineDecay({ initialLearningRate: rate, decaySteps })
-  if (warmupSteps > 0)
-    throw new UsageError('--warmup: expected --schedule cosine beside it, received --schedule linear')
-  return polynomialDecay({ initialLearningRate: rate, endLearningRate: 0, decaySteps })
+  const rising = { initialLearningRate: 0, warmupTarget: rate, warmupSteps, decaySteps }
+  const falling = { initialLearningRate: rate, decaySteps }
+  const learningRate =
+    schedule === 'linear'
+      ? polynomialDecay({ ...falling, endLearningRate: 0 })
+      : cosineDecay(warmupSteps > 0 ? rising : falling)
+  return Object.freeze({ ...optimizer, learningRate })
 }

@@ -6,10 +6,10 @@ import type { DataSet } from '../data/data-set.ts'
 import type { Model } from '../nn/model.ts'
 import type { FitOptions } from '../train/fit.ts'
 import { backboneRate, frozenBy } from '../train/freeze.ts'
-import type { FreshTensor, LoadedWeights, TrainingSpec } from '../train/spec.ts'
+import type { LoadedWeights, TrainingSpec } from '../train/spec.ts'
 import { openWeights, startFrom, type WeightsSource } from '../train/transfer.ts'
 import { UsageError } from '../util/errors.ts'
-import { showShape } from '../util/host-tensor.ts'
+import { lackingText, some } from '../weights/index.ts'
 import type { Architecture, BuildOptions } from '../zoo/architecture.ts'
 import { metric, plural } from './format.ts'
 import { withDownloads } from './load-data.ts'
@@ -168,6 +168,9 @@ function needsColour({ fresh }: LoadedWeights): boolean {
   )
 }
 
+/** Names in a line of text. */
+const MOST = 6
+
 function matchLines(
   { source, loaded, all, fresh, unused }: LoadedWeights,
   frozen: readonly string[],
@@ -176,19 +179,22 @@ function matchLines(
   const stuck = fresh.filter(({ name }) => frozen.some(layer => name.startsWith(`${layer}/`)))
   return [
     `weights of ${source}: ${matched}`,
-    ...(fresh.length > 0 ? [`new: ${some(fresh.map(freshText))}`] : []),
-    ...(unused.length > 0 ? [`not used: ${some(unused)}`] : []),
-    ...(stuck.length > 0 ? [`frozen although new: ${some(stuck.map(({ name }) => name))}`] : []),
+    ...(fresh.length > 0
+      ? [
+          `new: ${some(
+            fresh.map(({ name, shape, received }) => lackingText(name, shape, received)),
+            MOST,
+          )}`,
+        ]
+      : []),
+    ...(unused.length > 0 ? [`not used: ${some(unused, MOST)}`] : []),
+    ...(stuck.length > 0
+      ? [
+          `frozen although new: ${some(
+            stuck.map(({ name }) => name),
+            MOST,
+          )}`,
+        ]
+      : []),
   ]
-}
-
-function freshText({ name, shape, received }: FreshTensor): string {
-  return `${name} ${showShape(shape)}${received ? ` (they have ${showShape(received)})` : ''}`
-}
-
-const MOST = 6
-
-function some(texts: readonly string[]): string {
-  const more = texts.length - MOST
-  return texts.slice(0, MOST).join(', ') + (more > 0 ? ` and ${more} more` : '')
 }

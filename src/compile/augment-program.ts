@@ -4,7 +4,7 @@ import type { Augmentation } from '../nn/augment/descriptions.ts'
 import { encodeModel } from '../onnx/encode.ts'
 import { hashBytes } from '../util/hash.ts'
 import { modelOf } from './emit.ts'
-import { dataInputs, gatherMinibatch, keyOfStep, loopGraph, type ProgramBytes } from './program.ts'
+import { dataInputs, gatherMinibatch, keyInputs, keyOfStep, loopGraph, type ProgramBytes } from './program.ts'
 
 export interface AugmentProgram extends ProgramBytes {
   /** Names of the random streams: a uint32 for each step and stream. */
@@ -29,10 +29,7 @@ export function compileAugmentation(
   const randomKeys = augmentationStreams(augmentation)
   const graph = loopGraph({
     name: 'augment',
-    shared: [
-      ...dataInputs(source, batchSize),
-      ...randomKeys.map(name => ({ name: `keys/${name}`, dtype: 'uint32' as const, shape: ['steps', 1] })),
-    ],
+    shared: [...dataInputs(source, batchSize), ...keyInputs(randomKeys)],
     carried: [],
     perStep: [{ name: 'augmented', tensor: batch.images }],
   })

@@ -55,6 +55,10 @@ export function keyOfStep(stream: string): Tensor {
   return reshape(rowOfStep(input(`keys/${stream}`, 'uint32', [1, 1])), [])
 }
 
+/** The inputs of random streams: for each, a key of every step. */
+export const keyInputs = (streams: readonly string[]): ValueInfo[] =>
+  streams.map(stream => ({ name: `keys/${stream}`, dtype: 'uint32', shape: ['steps', 1] }))
+
 export const dataInputs = (model: Pick<Model, 'input'>, batchSize: number): ValueInfo[] => [
   { name: 'images', dtype: 'uint8', shape: ['rows', ...model.input] },
   { name: 'labels', dtype: 'int32', shape: ['rows'] },

@@ -24,6 +24,7 @@ import {
   countCorrect,
   dataInputs,
   gatherMinibatch,
+  keyInputs,
   keyOfStep,
   loopGraph,
   nameOfInput,
@@ -98,10 +99,7 @@ export interface BackboneRate {
 export function compileTraining(spec: TrainSpec): TrainProgram {
   const { model, loss, batchSize, augmentation = [], frozen = [] } = spec
   checkInteger('compileTraining', 'batchSize', batchSize, 1)
-  const batch =
-    augmentation.length === 0
-      ? gatherMinibatch(model, batchSize)
-      : gatherMinibatch(model, batchSize, images => augmentByKey(images, augmentation, keyOfStep))
+  const batch = gatherMinibatch(model, batchSize, images => augmentByKey(images, augmentation, keyOfStep))
   const built = buildModel(model, batch.images, {
     training: true,
     frozen,
@@ -123,11 +121,7 @@ export function compileTraining(spec: TrainSpec): TrainProgram {
   const shared: ValueInfo[] = [
     ...dataInputs(model, batchSize),
     { name: 'scalars', dtype: 'float32', shape: ['steps', update.scalarNames.length] },
-    ...randomKeys.map(name => ({
-      name: `keys/${name}`,
-      dtype: 'uint32' as const,
-      shape: ['steps', 1],
-    })),
+    ...keyInputs(randomKeys),
     ...built.parameters.filter(parameter => parameter.frozen).map(({ tensor }) => typeOf(tensor)),
     ...built.buffers.filter(buffer => !buffer.next).map(buffer => typeOf(buffer.tensor)),
   ]

@@ -4,8 +4,7 @@
  * tiny images", University of Toronto, 2009.
  */
 import { cifar10Classes, cifar100Classes, cifar100Superclasses } from './cifar-classes.ts'
-import { type CifarDefinition, loadCifarDataSet } from './cifar-data-set.ts'
-import type { DataSet, LoadOptions } from './data-set.ts'
+import type { CifarDefinition } from './cifar-data-set.ts'
 
 const published = {
   imageShape: [32, 32, 3],
@@ -79,19 +78,4 @@ export const cifar100Coarse: CifarDefinition = {
   classes: cifar100Superclasses,
   binary: { ...cifar100Binary, classNames: 'coarse_label_names.txt', label: 0 },
   python: { ...cifar100Python, classNamesKey: 'coarse_label_names', labelsKey: 'coarse_labels' },
-}
-
-/** Loads CIFAR-10 from the first place that has it; see docs/data.md for the order. */
-export async function loadCifar10(options: LoadOptions = {}): Promise<DataSet> {
-  return await loadCifarDataSet(cifar10, options)
-}
-
-/** Loads CIFAR-100 from the first place that has it; see docs/data.md for the order. */
-export async function loadCifar100(options: LoadOptions = {}): Promise<DataSet> {
-  return await loadCifarDataSet(cifar100, options)
-}
-
-/** Loads CIFAR-100 with its superclasses from the first place that has it; see docs/data.md for the order. */
-export async function loadCifar100Coarse(options: LoadOptions = {}): Promise<DataSet> {
-  return await loadCifarDataSet(cifar100Coarse, options)
 }

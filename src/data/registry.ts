@@ -1,6 +1,7 @@
 /** The data sets that Fovea knows by name. A new one is one row here, whatever its format. */
 import { UsageError, unknownName } from '../util/errors.ts'
-import { cifar10, cifar100, cifar100Coarse, loadCifar10, loadCifar100, loadCifar100Coarse } from './cifar.ts'
+import { cifar10, cifar100, cifar100Coarse } from './cifar.ts'
+import { loadCifarDataSet } from './cifar-data-set.ts'
 import type { DataSet, DataSetDescription, LoadOptions } from './data-set.ts'
 import {
   fashionMnist,
@@ -20,9 +21,10 @@ const entries: readonly Entry[] = [
   { definition: fashionMnist, load: loadFashionMnist },
   { definition: fashionMnistSubset, load: loadFashionMnistSubset },
   { definition: mnist, load: loadMnist },
-  { definition: cifar10, load: loadCifar10 },
-  { definition: cifar100, load: loadCifar100 },
-  { definition: cifar100Coarse, load: loadCifar100Coarse },
+  ...[cifar10, cifar100, cifar100Coarse].map(definition => ({
+    definition,
+    load: (options: LoadOptions) => loadCifarDataSet(definition, options),
+  })),
 ]
 
 /** The known names, as `fashion-mnist`. */

@@ -1,11 +1,10 @@
 /** Transfer: a trial that starts from the weights of another, or from a file's. */
-import { createHash } from 'node:crypto'
 import { stat } from 'node:fs/promises'
 import type { TrainProgram } from '../compile/train-program.ts'
+import { hashTensors } from '../data/content-hash.ts'
 import type { Model } from '../nn/model.ts'
 import { FoveaError, UsageError } from '../util/errors.ts'
-import { canonicalJson } from '../util/hash.ts'
-import { bytesOf, type HostTensor, type Shape, sizeOf } from '../util/host-tensor.ts'
+import { type HostTensor, type Shape, sizeOf } from '../util/host-tensor.ts'
 import {
   checkWeights,
   fetchImageNetWeights,
@@ -142,12 +141,7 @@ export function parameterCounts({ state }: TrainProgram): { parameters: number; 
 /** A model's parameters and buffers, layer by layer. */
 const tensorsOf = (model: Model) => wantedLayers(model).flatMap(({ tensors }) => tensors)
 
-/** By Node's crypto: a large network's weights are gigabytes. */
 function hashValues(values: Values): string {
-  const hash = createHash('sha256')
-  for (const [name, tensor] of Object.entries(values).sort(([a], [b]) => (a < b ? -1 : 1))) {
-    hash.update(`${canonicalJson({ name, dtype: tensor.dtype, shape: tensor.shape })}\n`)
-    hash.update(bytesOf(tensor))
-  }
-  return hash.digest('hex')
+  const sorted = Object.entries(values).sort(([a], [b]) => (a < b ? -1 : 1))
+  return hashTensors(sorted.map(([name, tensor]) => ({ name, tensor })))
 }

@@ -4,6 +4,14 @@
  */
 
 export { fetchImageNetWeights, type ImageNetOptions, isPublished } from './imagenet.ts'
-export { checkWeights, type MatchedWeights, type MatchReport, matchWeights, wantedLayers } from './match.ts'
+export {
+  checkWeights,
+  lackingText,
+  type MatchedWeights,
+  type MatchReport,
+  matchWeights,
+  some,
+  wantedLayers,
+} from './match.ts'
 export { foveaLayers, type NamedTensors } from './named-tensors.ts'
 export { readWeights } from './read.ts'

@@ -147,10 +147,15 @@ function finite({ path }: NamedTensors, { name, tensor }: FileTensor): HostTenso
   return tensor
 }
 
-/** The first of a list, for messages. */
-function some(texts: readonly string[]): string {
-  const more = texts.length - 3
-  return texts.slice(0, 3).join(', ') + (more > 0 ? ` and ${more} more` : '')
+/** The first `most` of a list, for messages. */
+export function some(texts: readonly string[], most = 3): string {
+  const more = texts.length - most
+  return texts.slice(0, most).join(', ') + (more > 0 ? ` and ${more} more` : '')
+}
+
+/** A model's tensor that the weights do not have, or have in another shape. */
+export function lackingText(name: string, shape: Shape, received: Shape | undefined): string {
+  return `${name} ${showShape(shape)}${received ? ` (they have ${showShape(received)})` : ''}`
 }
 
 /**
@@ -169,10 +174,7 @@ export function checkWeights(model: Model, file: NamedTensors, report: MatchRepo
     const others = new Map(misshapen.map(({ name, received }) => [name, received]))
     const expected = wantedLayers(model)
       .flatMap(({ tensors }) => tensors.filter(({ name }) => !fits.has(name)))
-      .map(({ name, shape }) => {
-        const received = others.get(name)
-        return `${name} ${showShape(shape)}${received ? ` (they have ${showShape(received)})` : ''}`
-      })
+      .map(({ name, shape }) => lackingText(name, shape, others.get(name)))
     const received = file.layers.flatMap(({ tensors }) =>
       tensors.map(({ name, tensor }) => `${name} ${showShape(tensor.shape)}`),
     )

@@ -6,9 +6,8 @@
  *   y = A ((G w) (B x)),   B [T t, extent], G [t, k], A [extent', T t],
  *
  * where T is the number of tiles, and the padding is part of B. The transforms of the two axes are applied
- * one after the other (separable.ts). Between them, channels meet in a matrix
- * product for each of the t t places of a tile. Rows of B are ordered (place, tile), so that all tiles of a
- * place share one kernel.
+ * one after the other (separable.ts). Between them, channels meet in a matrix product for each of the t t
+ * places of a tile. Rows of B are ordered (place, tile), so that all tiles of a place share one kernel.
  */
 import { hostTensor } from '../../util/host-tensor.ts'
 import type { Tensor } from '../node.ts'
@@ -128,13 +127,17 @@ const axesOf = (size: Pair, window: WindowAttributes, m: Pair): Axes => [
   axisOf(size[1], 1, window, m[1]),
 ]
 
-const matrixOf = (rows: Matrix, like: Tensor) =>
-  constant(hostTensor(like.dtype, [rows.length, rows[0]!.length], rows.flat()))
+function transform(maps: Tensor, down: Matrix, across: Matrix): Tensor {
+  const [h, w] = [down, across].map(rows =>
+    constant(hostTensor(maps.dtype, [rows.length, rows[0]!.length], rows.flat())),
+  )
+  return alongAxes(maps, h!, w!)
+}
 
 /** [t, T, t, T N, C]: maps [H, W, N, C], or their cotangent, as products see them. */
 function inward(maps: Tensor, [h, w]: Axes, matrixOfAxis: (axis: Axis) => Matrix): Tensor {
   const [, , n, c] = maps.shape as [number, number, number, number]
-  const rows = alongAxes(maps, matrixOf(matrixOfAxis(h), maps), matrixOf(matrixOfAxis(w), maps))
+  const rows = transform(maps, matrixOfAxis(h), matrixOfAxis(w))
   return reshape(rows, [h.places, h.tiles, w.places, w.tiles * n, c])
 }
 
@@ -142,7 +145,7 @@ function inward(maps: Tensor, [h, w]: Axes, matrixOfAxis: (axis: Axis) => Matrix
 function outward(products: Tensor, [h, w]: Axes, n: number, matrixOfAxis: (axis: Axis) => Matrix): Tensor {
   const c = products.shape.at(-1)!
   const stacked = reshape(products, [h.places * h.tiles, w.places * w.tiles, n, c])
-  return alongAxes(stacked, matrixOf(matrixOfAxis(h), products), matrixOf(matrixOfAxis(w), products))
+  return transform(stacked, matrixOfAxis(h), matrixOfAxis(w))
 }
 
 const inputOf = (axis: Axis) => axis.input
@@ -153,7 +156,7 @@ const outputBack = (axis: Axis) => transposed(axis.output)
 /** [t, 1, t, C, K]: the transformed kernel w [kH, kW, C, K]. */
 function transformedKernel(kernel: Tensor, [h, w]: Axes): Tensor {
   const [, , c, k] = kernel.shape as [number, number, number, number]
-  const rows = alongAxes(kernel, matrixOf(h.kernel, kernel), matrixOf(w.kernel, kernel))
+  const rows = transform(kernel, h.kernel, w.kernel)
   return reshape(rows, [h.places, 1, w.places, c, k])
 }
 
@@ -184,7 +187,7 @@ export function winogradKernelGradient(x: Tensor, dy: Tensor, window: WindowAttr
   const [c, k] = [x.shape[3]!, dy.shape[3]!]
   const products = matMul(inward(x, axes, inputOf), inward(dy, axes, outputBack), { transA: true })
   const places = reshape(reduceSum(products, [1]), [h.places, w.places, c, k])
-  return alongAxes(places, matrixOf(transposed(h.kernel), x), matrixOf(transposed(w.kernel), x))
+  return transform(places, transposed(h.kernel), transposed(w.kernel))
 }
 
 const sizeOfMaps = ({ shape }: Tensor): Pair => [shape[0]!, shape[1]!]

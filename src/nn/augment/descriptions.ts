@@ -64,8 +64,7 @@ export function cutout({ size, fill = 'mean' }: { size: number; fill?: Fill }) {
  * @throws UsageError where degrees are not above 0 and at most 180
  */
 export function randomRotation({ degrees }: { degrees: number }) {
-  checkPositive('rotate', 'degrees', degrees)
-  checkRange('rotate', 'degrees', degrees, 0, 180)
+  checkAmount('rotate', 'degrees', degrees, 180)
   return described({ augmentation: 'rotate', degrees })
 }
 
@@ -74,15 +73,13 @@ export function randomRotation({ degrees }: { degrees: number }) {
  * would change the mean of dark and of light images.
  */
 export function randomNoise({ deviation }: { deviation: number }) {
-  checkPositive('noise', 'deviation', deviation)
-  checkRange('noise', 'deviation', deviation, 0, 1)
+  checkAmount('noise', 'deviation', deviation, 1)
   return described({ augmentation: 'noise', deviation })
 }
 
 /** Adds one number, uniform within plus and minus 255 `range`, to an image's values. They are not clipped. */
 export function randomBrightness({ range }: { range: number }) {
-  checkPositive('brightness', 'range', range)
-  checkRange('brightness', 'range', range, 0, 1)
+  checkAmount('brightness', 'range', range, 1)
   return described({ augmentation: 'brightness', range })
 }
 
@@ -91,8 +88,7 @@ export function randomBrightness({ range }: { range: number }) {
  * 1 - `range` and 1 + `range`, as Keras's RandomContrast. Values are not clipped.
  */
 export function randomContrast({ range }: { range: number }) {
-  checkPositive('contrast', 'range', range)
-  checkRange('contrast', 'range', range, 0, 1)
+  checkAmount('contrast', 'range', range, 1)
   return described({ augmentation: 'contrast', range })
 }
 
@@ -108,6 +104,12 @@ const makers: { readonly [name in AugmentationName]: (options: never) => Augment
 
 /** All kinds of augmentation. */
 export const augmentationNames = Object.keys(makers) as readonly AugmentationName[]
+
+/** Throws unless `value` is above 0 and at most `most`. */
+function checkAmount(where: string, name: string, value: number, most: number): void {
+  checkPositive(where, name, value)
+  checkRange(where, name, value, 0, most)
+}
 
 function described<const T extends Augmentation>(augmentation: T): T {
   return Object.freeze(augmentation)

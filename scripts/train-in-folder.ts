@@ -1,0 +1,37 @@
+/** `fovea train` in a folder, from a script: begun, or gone on with where it was cut off. */
+import { spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { checkpointIn } from '../src/train/checkpoint.ts'
+
+const main = join(import.meta.dirname, '../src/cli/main.ts')
+
+/**
+ * @param begin flags that define the trial; left out where the folder has a checkpoint of it
+ * @param always flags that may change from one call to the next, as --threads
+ * @param onLine called with each line of progress. Default: progress goes to the terminal
+ * @throws Error where the command fails
+ */
+export async function trainInFolder(
+  folder: string,
+  begin: readonly string[],
+  always: readonly string[],
+  onLine?: (line: string) => void,
+): Promise<void> {
+  const trial = existsSync(checkpointIn(folder)) ? ['--resume', folder] : [...begin, '--out', folder]
+  const args = ['train', ...trial, ...always]
+  const child = spawn(process.execPath, [main, ...args], {
+    stdio: onLine ? ['ignore', 'ignore', 'pipe'] : 'inherit',
+  })
+  let rest = ''
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    const lines = (rest + text).split('\n')
+    rest = lines.pop()!
+    for (const line of lines) onLine?.(line)
+  })
+  const code = await new Promise<number | null>((done, fail) => {
+    child.on('error', fail)
+    child.on('close', done)
+  })
+  if (code !== 0) throw new Error(`fovea ${args.join(' ')} ended with code ${code}`)
+}
