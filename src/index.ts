@@ -18,9 +18,19 @@ export * from './nn/brain/index.ts'
 export * from './nn/index.ts'
 export { describe, featureMaps, type LayerDefinition, layerError, type Scope, vectors } from './nn/layer.ts'
 export { registerLayer } from './nn/layers.ts'
+export { type Cost, type StepCost, stepCost } from './onnx/cost.ts'
 export { decodeModel } from './onnx/decode.ts'
 export { formatModel } from './onnx/format.ts'
-export type { Device, Engine, EngineOptions, Program, RunCall } from './runtime/engine.ts'
+export type {
+  Device,
+  Engine,
+  EngineOptions,
+  NodeTiming,
+  Program,
+  ProgramOptions,
+  RunCall,
+  RunTiming,
+} from './runtime/engine.ts'
 export { openEngine } from './runtime/node.ts'
 export { type Checkpoint, loadCheckpoint, saveCheckpoint, trainedValues } from './train/checkpoint.ts'
 export {
@@ -32,6 +42,15 @@ export {
   storeTrainingImages,
 } from './train/fit.ts'
 export { backboneOf, backboneRate, frozenBy } from './train/freeze.ts'
+export {
+  type Measured,
+  type Profile,
+  type ProfiledLayer,
+  type ProfiledNode,
+  type ProfiledPass,
+  type ProfileOptions,
+  profileTraining,
+} from './train/profile.ts'
 export {
   type EarlyStopping,
   type EpochRecord,

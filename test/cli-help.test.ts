@@ -9,7 +9,7 @@ vi.setConfig({ testTimeout: 30_000 })
 
 const bin = join(import.meta.dirname, '../bin/fovea.js')
 
-test.for(['', 'reproduce', 'train', 'evaluate', 'predict', 'models', 'datasets', 'augment'])(
+test.for(['', 'reproduce', 'train', 'evaluate', 'predict', 'models', 'datasets', 'augment', 'profile'])(
   'help %s',
   async command => {
     const { code, stdout, stderr } = await fovea([...(command === '' ? [] : [command]), '--help'])

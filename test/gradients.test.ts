@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { gradients } from '../src/autodiff/gradients.ts'
 import { emitGraph, modelOf } from '../src/compile/emit.ts'
 import { type OpDefinition, type Tensor, topological } from '../src/graph/node.ts'
-import { formOf } from '../src/graph/ops/conv.ts'
+import { formOf } from '../src/graph/ops/conv-form.ts'
 import {
   add,
   cast,

@@ -1,6 +1,7 @@
 /** The rows of the ops that slide windows: convolution in its five forms, grouped convolution, pooling. */
 import { apply } from '../src/graph/node.ts'
 import * as c from '../src/graph/ops/conv.ts'
+import { formOf } from '../src/graph/ops/conv-form.ts'
 import { averagePool, maxPool } from '../src/graph/ops/pool.ts'
 import { type Pair, type WindowAttributes, windowCounts, windowOf } from '../src/graph/ops/window.ts'
 import { distinct, type Entry, normal, type Row, row, type Sample, smooth } from './gradients.rows.ts'
@@ -82,7 +83,7 @@ const convRows = Object.entries(convCases)
 /** The form that each case takes, by its label. */
 export const convForms = convRows.map(
   ([label, one]) =>
-    [label, c.formOf([...one.size, IMAGES, one.channels], FILTERS, windowFor(one)).form] as const,
+    [label, formOf([...one.size, IMAGES, one.channels], FILTERS, windowFor(one)).form] as const,
 )
 
 const mapsOf = ({ size, channels }: ConvCase) => normal(...size, IMAGES, channels)

@@ -136,6 +136,45 @@ export function testEngine(name: string, openEngine: (options?: EngineOptions) =
       expect(none).toEqual({ y: hostTensor(dtype, [0], []) })
     })
 
+    test('tells what the nodes of each run took', async () => {
+      const size = 16
+      const program = await engine.load(repeatedMatMul(size), { profile: true })
+      const x = hostTensor('float32', [size, size], new Array(size * size).fill(1))
+      const runOf = (count: number) => program.run({ feeds: { count: hostTensor('int64', [], [count]), x } })
+      const plain = await engine.load(repeatedMatMul(size))
+      const feeds = { count: hostTensor('int64', [], [5]), x }
+      await runOf(2)
+      expect(await runOf(5)).toEqual(await plain.run({ feeds }))
+      const runs = await program.profile()
+      expect(runs).toHaveLength(2)
+      const [first, second] = runs.map(({ nodes }) => nodes.find(({ op }) => op === 'MatMul')!)
+      const square = { dtype: 'float32', shape: [size, size] }
+      // The rotation is a constant.
+      expect(first).toMatchObject({ calls: 2, inputs: [square], outputs: [square] })
+      expect(second!.calls).toBe(5)
+      // What the body takes, the loop takes too, and the run.
+      for (const { seconds, nodes } of runs) {
+        const loop = nodes.find(({ op }) => op === 'Loop')!
+        const body = nodes.filter(node => node.loop !== undefined)
+        expect(new Set(body.map(node => node.loop))).toEqual(new Set([loop.name]))
+        expect(loop).toMatchObject({ calls: 1, loop: undefined })
+        expect(body.reduce((sum, node) => sum + node.seconds, 0)).toBeLessThanOrEqual(loop.seconds)
+        expect(loop.seconds).toBeLessThanOrEqual(seconds)
+      }
+      // Once told, it only runs.
+      expect(await runOf(5)).toEqual(await plain.run({ feeds }))
+      const again = await failure(program.profile())
+      expect(again).toBeInstanceOf(UsageError)
+      expect(again.message).toBe(
+        'profile: expected a program loaded with "profile" whose profile was not yet taken, received another',
+      )
+      expect(await failure(plain.profile())).toBeInstanceOf(UsageError)
+      // Unread, it goes with its program.
+      const unread = await engine.load(accumulate, { profile: true })
+      await unread.release()
+      await program.release()
+    })
+
     test('stores a tensor larger than one message', async () => {
       const data = Float32Array.from({ length: 5_000_001 }, (_, i) => i)
       const large: HostTensor = { dtype: 'float32', shape: [data.length], data }

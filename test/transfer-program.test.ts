@@ -162,7 +162,7 @@ describe('frozen layers', () => {
     expect(trained[0]).toBeLessThan(5)
     expect((await train(engine, whole, data, 0.1, [1])).loss[0]).toBeGreaterThan(50)
     const evaluate = async (layers: readonly string[]) => {
-      const program = await engine.load(compileEvaluation(model, loss, 4, layers).bytes)
+      const program = await engine.load(compileEvaluation(model, loss, 4, { frozen: layers }).bytes)
       const order = hostTensor('int32', [1, 4], [0, 1, 2, 3])
       const results = await program.run({ feeds: { steps: hostTensor('int64', [], [1]), order } })
       await program.release()

@@ -1,5 +1,5 @@
 /** Reverse-mode differentiation. It walks the ops' own gradient rules and holds none. */
-import { expansionOf, type Node, type Tensor, topological } from '../graph/node.ts'
+import { expansionOf, type Node, type Tensor, topological, withOrigin } from '../graph/node.ts'
 import { add } from '../graph/ops/elementwise.ts'
 import { zerosLike } from '../graph/ops/shape.ts'
 import { filled } from '../graph/ops/source.ts'
@@ -8,7 +8,8 @@ import { showShape } from '../util/host-tensor.ts'
 
 /**
  * The gradients of a scalar with respect to any tensors of its graph, as symbolic tensors of their shapes.
- * A tensor that `loss` does not depend on has a gradient of zeros.
+ * A tensor that `loss` does not depend on has a gradient of zeros. What is computed for a node is for its
+ * layer, in the backward pass.
  *
  * @param loss a scalar: shape [] or [1]
  * @param of tensors to differentiate with respect to
@@ -44,11 +45,14 @@ export function gradients(loss: Tensor, of: readonly Tensor[]): Tensor[] {
         throw new UsageError(`gradients: no gradient flows through ${node.op.op}: ${node.op.gradient.none}`)
       continue
     }
-    const all = node.outputs.map((_, i) => received[i])
-    for (const [i, cotangent] of node.op.gradient(node, all).entries()) {
-      const input = node.inputs[i]!
-      if (cotangent && needed.has(input.node)) accumulate(input, cotangent)
-    }
+    const rule = node.op.gradient
+    withOrigin(node.origin && { pass: 'backward', layer: node.origin.layer }, () => {
+      const all = node.outputs.map((_, i) => received[i])
+      for (const [i, cotangent] of rule(node, all).entries()) {
+        const input = node.inputs[i]!
+        if (cotangent && needed.has(input.node)) accumulate(input, cotangent)
+      }
+    })
   }
   return of.map(tensor => cotangents.get(tensor.node)?.[tensor.index] ?? zerosLike(tensor))
 }

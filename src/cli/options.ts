@@ -1,5 +1,6 @@
 /** The options that several commands share, and how their values are read. */
 import { type Command, Option } from 'commander'
+import { type ConvMethod, convMethods } from '../graph/ops/window.ts'
 import {
   adagrad,
   adam,
@@ -97,6 +98,18 @@ export function addOptimizerOptions(command: Command, byDefault: string): Comman
       "each step takes away so much of every weight, times the rate; with a momentum of 0.9, ten times PyTorch's number (default: 0)",
       number('--weight-decay', 0),
     )
+}
+
+export interface ConvolutionFlag {
+  readonly convolution?: ConvMethod
+}
+
+export function addConvolutionOption(command: Command): Command {
+  return command.option(
+    '--convolution <form>',
+    `how convolutions are computed where they can be: ${convMethods.join(', ')} (default: as is fastest, layer by layer)`,
+    oneOf('form of convolutions', convMethods),
+  )
 }
 
 export function addSkipOption(command: Command): Command {

@@ -6,6 +6,7 @@ import { addDatasetsCommand } from './datasets.ts'
 import { addEvaluateCommand } from './evaluate.ts'
 import { addModelsCommand } from './models.ts'
 import { addPredictCommand } from './predict.ts'
+import { addProfileCommand } from './profile.ts'
 import { addReproduceCommand } from './reproduce.ts'
 import { addTrainCommand } from './train.ts'
 
@@ -36,5 +37,6 @@ export function createProgram(): Command {
   addModelsCommand(program)
   addDatasetsCommand(program)
   addAugmentCommand(program)
+  addProfileCommand(program)
   return program
 }

@@ -19,9 +19,11 @@ import { interruptible } from './interrupt.ts'
 import { loadData } from './load-data.ts'
 import {
   addCommonOptions,
+  addConvolutionOption,
   addEngineOptions,
   addOptimizerOptions,
   addSkipOption,
+  type ConvolutionFlag,
   type EngineFlags,
   number,
   type OptimizerFlags,
@@ -35,7 +37,7 @@ import { colorsOf } from './terminal.ts'
 import { TrainDisplay } from './train-display.ts'
 import { addTransferOptions, type Transfer, type TransferFlags, transferOf } from './transfer.ts'
 
-interface Flags extends EngineFlags, OptimizerFlags, ScheduleFlags, TransferFlags {
+interface Flags extends ConvolutionFlag, EngineFlags, OptimizerFlags, ScheduleFlags, TransferFlags {
   readonly model?: string
   readonly dataset: string
   readonly data?: string
@@ -106,7 +108,7 @@ export function addTrainCommand(program: Command): void {
     .option('--out <dir>', 'a new folder; default: runs/MODEL_DATASET_seed-N')
     .option('--resume <dir>', 'go on with the trial of this folder')
     .option('--checkpoint-every <seconds>', 'time between checkpoints', number('--checkpoint-every', 0), 15)
-  addTransferOptions(command)
+  addConvolutionOption(addTransferOptions(command))
   addEngineOptions(command, 'threads of one step (default: all cores)')
   addCommonOptions(command)
     .addHelpText('after', EXAMPLES)
@@ -134,7 +136,7 @@ async function trainNew(flags: Flags): Promise<TrialResult> {
     const names = architectures.map(({ name }) => name)
     throw new UsageError(`train: expected --model NAME or --resume DIR; models: ${names.join(', ')}`)
   }
-  const { augment: augmentation } = flags
+  const { augment: augmentation, convolution } = flags
   const architecture = architectureNamed(model)
   const optimizer = optimizerOf(flags, adam())
   const dataSet = await loadData(dataset, flags.data, flags.skipUndecodable)
@@ -149,6 +151,7 @@ async function trainNew(flags: Flags): Promise<TrialResult> {
     epochs,
     seed,
     ...(augmentation === undefined ? {} : { augmentation }),
+    ...(convolution === undefined ? {} : { convolution }),
     ...(patience === undefined ? {} : { earlyStopping: { monitor: 'loss', patience } }),
   })
   checkSpec(spec)

@@ -1,8 +1,17 @@
 /** Writes a symbolic graph as ONNX nodes. */
-import { expansionOf, type Lowering, type Node, type Tensor, topological } from '../graph/node.ts'
+import {
+  expansionOf,
+  type Lowering,
+  type Node,
+  type Origin,
+  type Pass,
+  type Tensor,
+  topological,
+} from '../graph/node.ts'
 import { Input } from '../graph/ops/source.ts'
 import type { OnnxGraph, OnnxModel, OnnxNode } from '../onnx/model.ts'
 import { bytesOf, type HostTensor, hostTensor, showShape } from '../util/host-tensor.ts'
+import { nameWithOrigin } from './node-names.ts'
 
 export interface NamedTensor {
   readonly name: string
@@ -27,7 +36,7 @@ export interface EmitOptions {
 /**
  * The ONNX graph that computes `outputs`. `inputs` are Input nodes' tensors, in the order of the graph's
  * inputs; an Input that is not among them is taken from an enclosing graph under its name. Equal computations
- * are written once.
+ * are written once. Nodes that have an origin have it in their names: `backward/conv2d_1/MatMul_12`.
  */
 export function emitGraph(
   outputs: readonly NamedTensor[],
@@ -51,24 +60,24 @@ export function emitGraph(
     else if (node.op === Input) names.set(node, [inputName(node.attributes.name)])
     else {
       if (!node.op.onnx) throw new Error(`${node.op.op} has no ONNX lowering`)
+      writer.origin = node.origin
       const result = node.op.onnx(writer, node.inputs.map(nameOf), node)
       names.set(node, typeof result === 'string' ? [result] : result)
     }
   }
   const renamed = new Map<string, string>()
   const produced = new Set(writer.nodes.flatMap(node => node.outputs))
-  const passed: OnnxNode[] = []
   for (const { name, tensor } of outputs) {
     const inner = nameOf(tensor)
     // A value that has a name already, as an input, a constant or another output, is passed on by a node of
     // its own.
     if (produced.has(inner) && !renamed.has(inner)) renamed.set(inner, name)
-    else passed.push({ op: 'Identity', inputs: [inner], outputs: [name], attributes: {} })
+    else writer.pass(inner, name, tensor.node.origin)
   }
   const rename = (name: string) => renamed.get(name) ?? name
   return {
     name: options.name ?? 'graph',
-    nodes: [...writer.nodes, ...passed].map(node => ({
+    nodes: withNames(writer.nodes).map(node => ({
       ...node,
       inputs: node.inputs.map(rename),
       outputs: node.outputs.map(rename),
@@ -97,10 +106,37 @@ export function modelOf(graph: OnnxGraph, metadata: Readonly<Record<string, stri
   }
 }
 
+/** A node whose name has not been written yet. */
+interface Draft extends OnnxNode {
+  /** Its own part of the name. */
+  readonly called: string
+  readonly origin: Origin | undefined
+}
+
+const passes: readonly Pass[] = ['forward', 'backward', 'update']
+
+/**
+ * What an earlier pass needs is part of that pass, even where a later one asked for it first, as the gradient
+ * of a kernel asks for the transformed input.
+ */
+function withNames(drafts: readonly Draft[]): OnnxNode[] {
+  const earliest = new Map<string, number>()
+  const named = drafts.toReversed().map(({ called, origin, ...node }): OnnxNode => {
+    if (!origin) return { ...node, name: called }
+    const readers = node.outputs.map(output => earliest.get(output) ?? passes.length)
+    const pass = Math.min(passes.indexOf(origin.pass), ...readers)
+    for (const input of node.inputs) earliest.set(input, Math.min(pass, earliest.get(input) ?? passes.length))
+    return { ...node, name: nameWithOrigin({ ...origin, pass: passes[pass]! }, called) }
+  })
+  return named.reverse()
+}
+
 /** Collects nodes and constants; equal ones only once. */
 class Writer implements Lowering {
   readonly portable: boolean
-  readonly nodes: OnnxNode[] = []
+  readonly nodes: Draft[] = []
+  /** Of the nodes to come. */
+  origin: Origin | undefined
   readonly initializers: { name: string; tensor: HostTensor }[] = []
   private readonly known = new Map<string, string[]>()
   private readonly constants = new Map<string, { name: string; bytes: Uint8Array }[]>()
@@ -126,9 +162,17 @@ class Writer implements Lowering {
       { length: outputs },
       (_, i) => `${this.prefix}${op}_${number}${outputs > 1 ? `_${i}` : ''}`,
     )
-    this.nodes.push({ op, ...(domain ? { domain } : {}), inputs, outputs: names, attributes })
+    const called = `${this.prefix}${op}_${number}`
+    const { origin } = this
+    this.nodes.push({ op, ...(domain ? { domain } : {}), inputs, outputs: names, attributes, called, origin })
     this.known.set(signature, names)
     return names
+  }
+
+  /** Gives a value another name. */
+  pass(inner: string, name: string, origin: Origin | undefined): void {
+    const called = `${this.prefix}Identity_${++this.count}`
+    this.nodes.push({ op: 'Identity', inputs: [inner], outputs: [name], attributes: {}, called, origin })
   }
 
   constant(value: HostTensor): string {

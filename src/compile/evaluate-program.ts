@@ -3,7 +3,7 @@ import { add } from '../graph/ops/elementwise.ts'
 import { reduceSum } from '../graph/ops/reduce.ts'
 import { reshape } from '../graph/ops/shape.ts'
 import { scalar } from '../graph/ops/source.ts'
-import { buildModel } from '../nn/build.ts'
+import { type BuildOptions, buildModel } from '../nn/build.ts'
 import { type Loss, lossPerExample } from '../nn/losses.ts'
 import type { Model } from '../nn/model.ts'
 import { encodeModel } from '../onnx/encode.ts'
@@ -31,16 +31,17 @@ export interface EvaluateProgram extends ProgramBytes {
  * losses without penalties; `correct` float32 [steps]; `predicted` int32 [steps, N]; `penalty` float32
  * scalar, the sum of the regularizers.
  *
- * @param frozen names of layers whose regularizers do not count. Default: none
+ * @param options.frozen names of layers whose regularizers do not count. Default: none
+ * @param options.convolution how convolutions are computed where they can be. Default: as is fastest
  */
 export function compileEvaluation(
   model: Model,
   loss: Loss,
   batchSize: number,
-  frozen: readonly string[] = [],
+  options: Pick<BuildOptions, 'frozen' | 'convolution'> = {},
 ): EvaluateProgram {
   const batch = gatherMinibatch(model, batchSize)
-  const built = buildModel(model, batch.images, { training: false, frozen })
+  const built = buildModel(model, batch.images, { ...options, training: false })
   const predicted = predictedClass(built.logits)
   const state = [...built.parameters, ...built.buffers].map(({ tensor }) => typeOf(tensor))
   const graph = loopGraph({

@@ -1,5 +1,5 @@
 /** What the programs have in common: how images enter, and how a body becomes a Loop over minibatches. */
-import type { Tensor } from '../graph/node.ts'
+import { origins, type Tensor, withOrigin } from '../graph/node.ts'
 import { cast, equal } from '../graph/ops/elementwise.ts'
 import { gather } from '../graph/ops/gather.ts'
 import { argMax, reduceSum } from '../graph/ops/reduce.ts'
@@ -43,11 +43,13 @@ export function gatherMinibatch(
   batchSize: number,
   change: (images: Tensor) => Tensor = images => cast(images, 'float32'),
 ): Minibatch {
-  const rows = rowOfStep(input('order', 'int32', [1, batchSize]))
-  return {
-    images: change(gather(input('images', 'uint8', [1, ...model.input]), rows)),
-    labels: gather(input('labels', 'int32', [1]), rows),
-  }
+  return withOrigin(origins.data, () => {
+    const rows = rowOfStep(input('order', 'int32', [1, batchSize]))
+    return {
+      images: change(gather(input('images', 'uint8', [1, ...model.input]), rows)),
+      labels: gather(input('labels', 'int32', [1]), rows),
+    }
+  })
 }
 
 /** The key of a random stream at this step: a uint32 scalar. */
@@ -127,7 +129,7 @@ export function unpacked(vector: Tensor, like: readonly Tensor[]): Tensor[] {
 export function loopGraph({ name, shared, carried, perStep, alias, end = [] }: LoopParts): OnnxGraph {
   const states = carried.map(({ state }) => state)
   const inBody = new Set(states.map(nameOfInput))
-  const condition = input('condition', 'bool', [])
+  const condition = withOrigin(origins.loop, () => input('condition', 'bool', []))
   const body = emitGraph(
     [
       { name: 'step/condition', tensor: condition },
@@ -166,6 +168,7 @@ export function loopGraph({ name, shared, carried, perStep, alias, end = [] }: L
   )
   const loop: OnnxNode = {
     op: 'Loop',
+    name: 'Loop',
     inputs: ['steps', 'true', ...states.map(nameOfInput)],
     outputs: [...states.map(state => `next/${nameOfInput(state)}`), ...perStep.map(value => value.name)],
     attributes: { body: { graph: body } },

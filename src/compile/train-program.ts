@@ -1,10 +1,11 @@
 /** Model + loss + optimizer -> a training program: whole epochs in one call of the runtime. */
 import { gradients } from '../autodiff/gradients.ts'
-import type { Tensor } from '../graph/node.ts'
+import { origins, type Tensor, withOrigin } from '../graph/node.ts'
 import { add, mul } from '../graph/ops/elementwise.ts'
 import { reduceMean, sumAll } from '../graph/ops/reduce.ts'
 import { reshape, split } from '../graph/ops/shape.ts'
 import { input } from '../graph/ops/source.ts'
+import type { ConvMethod } from '../graph/ops/window.ts'
 import { augmentationStreams, augmentByKey } from '../nn/augment/augment.ts'
 import type { Augmentation } from '../nn/augment/descriptions.ts'
 import { type Buffer, buildModel, type Parameter, SMALL_PARAMETER } from '../nn/build.ts'
@@ -75,6 +76,8 @@ export interface TrainSpec {
   readonly frozen?: readonly string[]
   /** Layers that learn at a rate of their own. Default: none. */
   readonly backbone?: BackboneRate
+  /** How convolutions are computed where they can be. Default: as is fastest. */
+  readonly convolution?: ConvMethod
 }
 
 /** Layers that learn at another rate than the optimizer's. */
@@ -97,12 +100,17 @@ export interface BackboneRate {
  * @throws UsageError where a layer does not fit its input, or an option is out of range
  */
 export function compileTraining(spec: TrainSpec): TrainProgram {
-  const { model, loss, batchSize, augmentation = [], frozen = [] } = spec
+  const { model, loss, batchSize, augmentation = [], frozen = [], convolution } = spec
   checkInteger('compileTraining', 'batchSize', batchSize, 1)
-  const batch = gatherMinibatch(model, batchSize, images => augmentByKey(images, augmentation, keyOfStep))
+  const batch = gatherMinibatch(model, batchSize, images =>
+    withOrigin(augmentation.length > 0 ? origins.augment : images.node.origin, () =>
+      augmentByKey(images, augmentation, keyOfStep),
+    ),
+  )
   const built = buildModel(model, batch.images, {
     training: true,
     frozen,
+    ...(convolution ? { convolution } : {}),
     randomKey: keyOfStep,
   })
   if (built.parameters.length === 0)
@@ -115,9 +123,14 @@ export function compileTraining(spec: TrainSpec): TrainProgram {
       `model "${model.name}": expected at least one layer to train, received one whose layers with parameters are all frozen`,
     )
   const randomKeys = [...built.randomKeys, ...augmentationStreams(augmentation)]
-  const mean = reshape(reduceMean(lossPerExample(loss, built.logits, batch.labels)), [])
-  const total = built.penalty ? add(mean, built.penalty) : mean
-  const update = updateOf(trained, total, spec)
+  const { total, correct } = withOrigin(origins.loss, () => {
+    const mean = reshape(reduceMean(lossPerExample(loss, built.logits, batch.labels)), [])
+    return {
+      total: built.penalty ? add(mean, built.penalty) : mean,
+      correct: countCorrect(predictedClass(built.logits), batch.labels),
+    }
+  })
+  const update = withOrigin(origins.optimizer, () => updateOf(trained, total, spec))
   const shared: ValueInfo[] = [
     ...dataInputs(model, batchSize),
     { name: 'scalars', dtype: 'float32', shape: ['steps', update.scalarNames.length] },
@@ -139,7 +152,7 @@ export function compileTraining(spec: TrainSpec): TrainProgram {
     alias: update.alias,
     perStep: [
       { name: 'loss', tensor: total },
-      { name: 'correct', tensor: countCorrect(predictedClass(built.logits), batch.labels) },
+      { name: 'correct', tensor: correct },
     ],
     end: [{ name: 'finite', tensor: finite }],
   })
@@ -184,7 +197,10 @@ function updateOf(parameters: readonly Parameter[], total: Tensor, { optimizer, 
     const scalars = Object.fromEntries(
       rule.scalarNames.map((name, i) => [name, reshape(numbers[first + i]!, [])]),
     )
-    for (const group of groupsOf(own)) updateGroup(group, `packed/${prefix}`, scalars)
+    for (const group of groupsOf(own)) {
+      const layer = group.length === 1 ? group[0]!.layer : '(small parameters)'
+      withOrigin({ pass: 'update', layer }, () => updateGroup(group, `packed/${prefix}`, scalars))
+    }
   }
 
   function updateGroup(

@@ -14,6 +14,25 @@ export interface Tensor extends TensorType {
   readonly index: number
 }
 
+/** The part of a training step that a node is for. */
+export type Pass = 'forward' | 'backward' | 'update'
+
+/** What a node is for: the names of a program's nodes tell it, and profiles add up by it. */
+export interface Origin {
+  readonly pass: Pass
+  /** A layer of the model; in brackets, as `(loss)`, what is no layer. */
+  readonly layer: string
+}
+
+/** Of what a step does besides its layers. */
+export const origins = {
+  data: { pass: 'forward', layer: '(data)' },
+  augment: { pass: 'forward', layer: '(augment)' },
+  loss: { pass: 'forward', layer: '(loss)' },
+  loop: { pass: 'forward', layer: '(loop)' },
+  optimizer: { pass: 'update', layer: '(optimizer)' },
+} as const satisfies Record<string, Origin>
+
 /** One use of an op. */
 export interface Node {
   readonly op: OpDefinition
@@ -21,6 +40,8 @@ export interface Node {
   // biome-ignore lint/suspicious/noExplicitAny: an op's attributes are typed where the op is defined.
   readonly attributes: any
   readonly outputs: readonly Tensor[]
+  /** Undefined where the graph was made for no training step. */
+  readonly origin: Origin | undefined
 }
 
 /** What a lowering rule writes ONNX nodes with. */
@@ -65,6 +86,21 @@ export interface OpDefinition {
   readonly expand?: (node: Node) => Tensor | readonly Tensor[]
 }
 
+// Graphs are built without a pause, so that one variable can say what for: handing it through every op's
+// function would put it into every layer.
+let origin: Origin | undefined
+
+/** Runs `make`, whose nodes are for `of`. */
+export function withOrigin<T>(of: Origin | undefined, make: () => T): T {
+  const before = origin
+  origin = of
+  try {
+    return make()
+  } finally {
+    origin = before
+  }
+}
+
 /** Applies an op and returns all outputs. */
 export function applyAll(
   op: OpDefinition,
@@ -74,7 +110,7 @@ export function applyAll(
   const result = op.shape(inputs, attributes)
   const types: readonly TensorType[] = Array.isArray(result) ? result : [result]
   const outputs: Tensor[] = []
-  const node: Node = { op, inputs, attributes, outputs }
+  const node: Node = { op, inputs, attributes, outputs, origin }
   for (const [index, type] of types.entries()) outputs.push({ ...type, node, index })
   return outputs
 }
@@ -90,7 +126,7 @@ const expansions = new WeakMap<Node, readonly Tensor[]>()
 export function expansionOf(node: Node): readonly Tensor[] {
   const known = expansions.get(node)
   if (known) return known
-  const result = node.op.expand?.(node)
+  const result = withOrigin(node.origin, () => node.op.expand?.(node))
   if (!result) throw new Error(`${node.op.op} has no expansion`)
   const outputs: readonly Tensor[] = Array.isArray(result) ? result : [result]
   for (const [i, output] of node.outputs.entries()) {

@@ -1,9 +1,10 @@
 /** Models on a graph: their layers' tensors, parameters, buffers and random streams. */
-import { type Tensor, topological } from '../graph/node.ts'
+import { origins, type Tensor, topological, withOrigin } from '../graph/node.ts'
 import { add } from '../graph/ops/elementwise.ts'
 import { batchInward } from '../graph/ops/pool.ts'
 import { transpose } from '../graph/ops/shape.ts'
 import { input } from '../graph/ops/source.ts'
+import type { ConvMethod } from '../graph/ops/window.ts'
 import { UsageError, unknownName } from '../util/errors.ts'
 import { type Shape, showShape, sizeOf } from '../util/host-tensor.ts'
 import { key } from '../util/random.ts'
@@ -85,6 +86,8 @@ export interface BuildOptions {
    * @throws UsageError where the model has no layer of such a name
    */
   readonly frozen?: readonly string[]
+  /** How convolutions are computed where they can be. Default: as is fastest. */
+  readonly convolution?: ConvMethod
   /**
    * The uint32 scalar that keys a random stream at this step. Needed where a training model draws random
    * numbers.
@@ -105,7 +108,9 @@ export function buildModel(model: Model, images: Tensor, options: BuildOptions):
     )
   const frozen = frozenLayers(model, options)
   const collected = new Collected()
-  const outputs = new Map<string, Tensor>([['input', batchInward(images)]])
+  const outputs = new Map<string, Tensor>([
+    ['input', withOrigin(images.node.origin, () => batchInward(images))],
+  ])
   const summary: LayerSummary[] = []
   for (const { name, layer, inputs } of model.layers) {
     checkName(name)
@@ -122,10 +127,9 @@ export function buildModel(model: Model, images: Tensor, options: BuildOptions):
       )
     })
     const counts = collected.counts()
-    const result = layerDefinition(layer).build(
-      layer,
-      sources,
-      collected.scope(name, { layer: name, frozen: frozen.has(name), options }),
+    const scope = collected.scope(name, { layer: name, frozen: frozen.has(name), options })
+    const result = withOrigin({ pass: 'forward', layer: name }, () =>
+      layerDefinition(layer).build(layer, sources, scope),
     )
     outputs.set(name, result)
     const after = collected.counts()
@@ -186,6 +190,7 @@ class Collected {
       path,
       training: options.training,
       trainable: !frozen,
+      convolution: options.convolution,
       parameter: (name, shape, spec) => this.parameter(full(name), shape, spec, building),
       buffer: (name, shape, spec) => this.buffer(full(name), shape, spec, building),
       update: (name, value) => {
@@ -219,7 +224,7 @@ class Collected {
       parameters,
       buffers,
       randomKeys,
-      penalty: penalties.length > 0 ? penalties.reduce(add) : undefined,
+      penalty: penalties.length > 0 ? withOrigin(origins.loss, () => penalties.reduce(add)) : undefined,
     }
   }
 

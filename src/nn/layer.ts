@@ -1,5 +1,6 @@
 /** What a layer is: a frozen description, and a rule that builds it on a graph. */
 import type { Tensor } from '../graph/node.ts'
+import type { ConvMethod } from '../graph/ops/window.ts'
 import { UsageError } from '../util/errors.ts'
 import { type Shape, showShape } from '../util/host-tensor.ts'
 import type { Key } from '../util/random.ts'
@@ -50,6 +51,8 @@ export interface Scope {
    * Dropout is no part of that.
    */
   readonly trainable: boolean
+  /** How convolutions are computed where they can be. Undefined: as is fastest. */
+  readonly convolution: ConvMethod | undefined
   /** A trained tensor. */
   parameter(name: string, shape: Shape, options: ParameterOptions): Tensor
   /** A tensor that is saved but not trained. */

@@ -4,7 +4,7 @@
  */
 import { FoveaError, UsageError } from '../util/errors.ts'
 import { arrayTypes, bytesOf, type HostTensor, showShape, sizeOf } from '../util/host-tensor.ts'
-import type { Device, Engine, Program, RunCall } from './engine.ts'
+import type { Device, Engine, Program, ProgramOptions, RunCall, RunTiming } from './engine.ts'
 import type { Loaded, Message, Reply, Request } from './protocol.ts'
 
 /** How messages get to the host. */
@@ -76,8 +76,8 @@ export class Client implements Engine {
     await this.#ask({ op: 'free', names })
   }
 
-  async load(bytes: Uint8Array): Promise<Program> {
-    const { program, inputs, outputs } = (await this.#ask({ op: 'load', bytes })) as Loaded
+  async load(bytes: Uint8Array, { profile = false }: ProgramOptions = {}): Promise<Program> {
+    const { program, inputs, outputs } = (await this.#ask({ op: 'load', bytes, profile })) as Loaded
     return {
       inputs,
       outputs,
@@ -85,6 +85,7 @@ export class Client implements Engine {
         for (const [name, tensor] of Object.entries(feeds)) checkTensor(`run: input "${name}"`, tensor)
         return ownValues(await this.#ask({ op: 'run', program, feeds, bind, keep }))
       },
+      profile: async () => (await this.#ask({ op: 'profile', program })) as readonly RunTiming[],
       release: async () => {
         await this.#ask({ op: 'release', program })
       },

@@ -1,4 +1,5 @@
 /** The one door to ONNX Runtime: what every platform's engine does. */
+import type { ValueType } from '../onnx/shapes.ts'
 import type { HostTensor } from '../util/host-tensor.ts'
 
 /** The devices that an engine may run on, by ONNX Runtime's names. */
@@ -31,9 +32,38 @@ export interface Engine {
   /** Forgets stored tensors; rejects, and forgets none, when a name is not stored. */
   free(names: readonly string[]): Promise<void>
   /** Prepares an ONNX model for running. */
-  load(bytes: Uint8Array): Promise<Program>
+  load(bytes: Uint8Array, options?: ProgramOptions): Promise<Program>
   /** Waits for the requests under way, then ends the engine. Closing twice is allowed. */
   close(): Promise<void>
+}
+
+export interface ProgramOptions {
+  /** Measure what each node takes, for `Program.profile`; makes runs slower. Default: false. */
+  readonly profile?: boolean
+}
+
+/** What a node of a program took in one run, all its calls together. */
+export interface NodeTiming {
+  /** As ONNX Runtime has it: a node that it fused has a longer name, one that it inserted a name of its own. */
+  readonly name: string
+  readonly op: string
+  /** The name of the `Loop` in whose body the node stands; undefined in the main graph. */
+  readonly loop: string | undefined
+  readonly calls: number
+  /** Of all calls, by a clock of whole microseconds. */
+  readonly seconds: number
+  /** Of one call: what another process takes from a few of them does not show. */
+  readonly medianSeconds: number
+  /** Of the first call. Constants that ONNX Runtime keeps in a form of its own are not among the inputs. */
+  readonly inputs: readonly ValueType[]
+  readonly outputs: readonly ValueType[]
+}
+
+/** One run of a program that was loaded to be profiled. */
+export interface RunTiming {
+  readonly seconds: number
+  /** The `Loop` nodes are among them: their time contains that of their bodies. */
+  readonly nodes: readonly NodeTiming[]
 }
 
 export interface RunCall {
@@ -53,5 +83,10 @@ export interface Program {
   readonly outputs: readonly string[]
   /** Runs once; gives the outputs that are not kept. When a run fails, the store is unchanged. */
   run(call?: RunCall): Promise<Record<string, HostTensor>>
+  /**
+   * Ends the measuring of a program that was loaded with `profile`: what its runs so far took, in order.
+   * ONNX Runtime records a million calls of nodes; a run that it could not record to its end is left out.
+   */
+  profile(): Promise<readonly RunTiming[]>
   release(): Promise<void>
 }

@@ -2,24 +2,41 @@
 import type { InferenceSession, Tensor } from 'onnxruntime-node'
 import { FoveaError, UsageError } from '../util/errors.ts'
 import { arrayTypes, bytesPerElement, type HostTensor, showShape, sizeOf } from '../util/host-tensor.ts'
+import type { RunTiming } from './engine.ts'
 import { hostTensorOf, ortTensorOf } from './ort-tensor.ts'
+import { runTimings } from './profile.ts'
 import type { Loaded, Message, Names, Reply, Request, Tensors } from './protocol.ts'
 
 /** What is used of ONNX Runtime's JavaScript packages, which share one interface. */
 export type OrtModule = Pick<typeof import('onnxruntime-node'), 'InferenceSession' | 'Tensor'>
+
+/** Where ONNX Runtime writes what it measures of one session. */
+export interface Recording {
+  readonly options: InferenceSession.SessionOptions
+  /** The record's lines, once the session has ended it. */
+  lines(): AsyncIterable<string>
+  discard(): Promise<void>
+}
+
+interface Loading {
+  readonly session: InferenceSession
+  readonly recording: Recording | undefined
+}
 
 export class Host {
   readonly #ort: OrtModule
   readonly #options: InferenceSession.SessionOptions
   readonly #stored = new Map<string, Tensor>()
   readonly #arriving = new Map<string, Uint8Array<ArrayBuffer>>()
-  readonly #sessions = new Map<number, InferenceSession>()
+  readonly #record: () => Promise<Recording>
+  readonly #sessions = new Map<number, Loading>()
   #loads = 0
   #last: Promise<unknown> = Promise.resolve()
 
-  constructor(ort: OrtModule, options: InferenceSession.SessionOptions) {
+  constructor(ort: OrtModule, options: InferenceSession.SessionOptions, record: () => Promise<Recording>) {
     this.#ort = ort
     this.#options = options
+    this.#record = record
   }
 
   /** Answers after everything that was asked before. Never rejects. */
@@ -48,10 +65,13 @@ export class Host {
       for (const name of request.names) this.#stored.delete(name)
       return
     }
-    if (request.op === 'load') return this.#load(request.bytes)
+    if (request.op === 'load') return this.#load(request.bytes, request.profile)
     if (request.op === 'run') return this.#run(request.program, request.feeds, request.bind, request.keep)
-    await this.#session(request.program).release()
+    if (request.op === 'profile') return this.#profile(request.program)
+    const { session, recording } = this.#loaded(request.program)
     this.#sessions.delete(request.program)
+    await session.release()
+    await recording?.discard()
   }
 
   #write({ name, dtype, shape, offset, bytes }: Extract<Request, { op: 'write' }>): void {
@@ -79,23 +99,41 @@ export class Host {
     return this.#stored.size === 0 ? 'nothing is stored' : `stored: ${[...this.#stored.keys()].join(', ')}`
   }
 
-  async #load(bytes: Uint8Array): Promise<Loaded> {
-    const session = await this.#ort.InferenceSession.create(bytes, this.#options).catch((error: unknown) => {
+  async #load(bytes: Uint8Array, profile: boolean): Promise<Loaded> {
+    const recording = profile ? await this.#record() : undefined
+    const options = { ...this.#options, ...recording?.options }
+    const session = await this.#ort.InferenceSession.create(bytes, options).catch(async (error: unknown) => {
+      await recording?.discard()
       throw new FoveaError(`ONNX Runtime refuses the program: ${messageOf(error)}`)
     })
     const program = ++this.#loads
-    this.#sessions.set(program, session)
+    this.#sessions.set(program, { session, recording })
     return { program, inputs: session.inputNames, outputs: session.outputNames }
   }
 
-  #session(program: number): InferenceSession {
-    const session = this.#sessions.get(program)
-    if (session === undefined) throw new UsageError('run: the program was released')
-    return session
+  #loaded(program: number): Loading {
+    const loading = this.#sessions.get(program)
+    if (loading === undefined) throw new UsageError('run: the program was released')
+    return loading
+  }
+
+  async #profile(program: number): Promise<RunTiming[]> {
+    const { session, recording } = this.#loaded(program)
+    if (!recording)
+      throw new UsageError(
+        'profile: expected a program loaded with "profile" whose profile was not yet taken, received another',
+      )
+    session.endProfiling()
+    this.#sessions.set(program, { session, recording: undefined })
+    try {
+      return await runTimings(recording.lines())
+    } finally {
+      await recording.discard()
+    }
   }
 
   async #run(program: number, feeds: Tensors, bind: Names, keep: Names): Promise<Record<string, HostTensor>> {
-    const session = this.#session(program)
+    const { session } = this.#loaded(program)
     checkNames('input', [...Object.keys(feeds), ...Object.keys(bind)], session.inputNames)
     checkNames('output', Object.keys(keep), session.outputNames)
     checkOnce('stored name', Object.values(keep))

@@ -16,7 +16,7 @@ export type Request =
     }
   | { readonly op: 'read'; readonly names: readonly string[] }
   | { readonly op: 'free'; readonly names: readonly string[] }
-  | { readonly op: 'load'; readonly bytes: Uint8Array }
+  | { readonly op: 'load'; readonly bytes: Uint8Array; readonly profile: boolean }
   | {
       readonly op: 'run'
       readonly program: number
@@ -24,6 +24,7 @@ export type Request =
       readonly bind: Names
       readonly keep: Names
     }
+  | { readonly op: 'profile'; readonly program: number }
   | { readonly op: 'release'; readonly program: number }
 
 export interface Message {

@@ -22,3 +22,11 @@ export function summarize(values: readonly number[]): Summary {
     most: Math.max(...values),
   }
 }
+
+/** The middle of at least one value, or the mean of the two in the middle. */
+export function median(values: readonly number[]): number {
+  if (values.length === 0) throw new RangeError('median: expected at least one value, received none')
+  const sorted = values.toSorted((a, b) => a - b)
+  const middle = sorted.length / 2
+  return (sorted[Math.ceil(middle) - 1]! + sorted[Math.floor(middle)]!) / 2
+}

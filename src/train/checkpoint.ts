@@ -2,6 +2,7 @@
 import { open, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
+import { convMethods } from '../graph/ops/window.ts'
 import { type Device, devices } from '../runtime/engine.ts'
 import { FoveaError } from '../util/errors.ts'
 import type { HostTensor } from '../util/host-tensor.ts'
@@ -128,6 +129,7 @@ const specSchema = z.looseObject({
   seed: z.int().nonnegative(),
   weights: z.looseObject({ source: z.string(), hash: z.string() }).optional(),
   frozen: z.array(z.string()).optional(),
+  convolution: z.enum(convMethods).optional(),
   backbone: z.object({ layers: z.array(z.string()), learningRate: z.number() }).optional(),
 })
 

@@ -6,7 +6,7 @@ import { buildModel } from '../nn/build.ts'
 import type { Model } from '../nn/model.ts'
 import type { Engine, Program } from '../runtime/engine.ts'
 import { UsageError } from '../util/errors.ts'
-import { hostTensor, showShape } from '../util/host-tensor.ts'
+import { hostTensor, showShape, sizeOf } from '../util/host-tensor.ts'
 import type { TrainingSpec } from './spec.ts'
 
 /** A split's result. */
@@ -38,26 +38,43 @@ export function checkClasses(model: Model, { name, imageShape, classes }: DataSe
     )
 }
 
-const BATCH = 500
+/** Values of the largest map of a minibatch: what is read next then still lies in the cache. */
+const MAP_VALUES = 2 ** 20
+/** Of a dense net: enough that the weights are read seldom. */
+const MOST_IMAGES = 500
+const LEAST_IMAGES = 32
+
+/**
+ * Images that are evaluated together. Measured on one core: convolutions at 32 to 64 images are up to a fifth
+ * faster than at 500, in a tenth of the memory, dense nets a fifth slower.
+ */
+function evaluationBatch(model: Model): number {
+  const images = input('images', 'float32', [1, ...model.input])
+  const { outputs } = buildModel(model, images, { training: false })
+  const largest = Math.max(...[...outputs.values()].map(({ shape }) => sizeOf(shape)))
+  return Math.min(MOST_IMAGES, Math.max(LEAST_IMAGES, Math.floor(MAP_VALUES / largest)))
+}
 
 /** What of a trial its evaluation depends on. */
-type EvaluationSpec = Pick<TrainingSpec, 'model' | 'loss' | 'frozen'>
+type EvaluationSpec = Pick<TrainingSpec, 'model' | 'loss' | 'frozen' | 'convolution'>
 
 /** Evaluates a model on an engine that holds its parameters, its buffers and the images. */
 export class Evaluator {
   private readonly programs = new Map<number, Program>()
   private readonly engine: Engine
   private readonly spec: EvaluationSpec
+  private readonly batch: number
 
   constructor(engine: Engine, spec: EvaluationSpec) {
     this.engine = engine
     this.spec = spec
+    this.batch = evaluationBatch(spec.model)
   }
 
   /** Evaluates the images at `indices` of a stored split: `images` and `labels` name its tensors. */
   async evaluate(stored: { images: string; labels: string }, indices: Int32Array): Promise<Evaluation> {
     const count = indices.length
-    const batch = Math.min(BATCH, count)
+    const batch = Math.min(this.batch, count)
     const whole = Math.floor(count / batch)
     const parts = [{ batch, steps: whole, from: 0 }]
     if (whole * batch < count) parts.push({ batch: count - whole * batch, steps: 1, from: whole * batch })
@@ -91,8 +108,11 @@ export class Evaluator {
   private async program(batchSize: number): Promise<Program> {
     const known = this.programs.get(batchSize)
     if (known) return known
-    const { model, loss, frozen } = this.spec
-    const compiled: EvaluateProgram = compileEvaluation(model, loss, batchSize, frozen)
+    const { model, loss, frozen, convolution } = this.spec
+    const compiled: EvaluateProgram = compileEvaluation(model, loss, batchSize, {
+      ...(frozen ? { frozen } : {}),
+      ...(convolution ? { convolution } : {}),
+    })
     const program = await this.engine.load(compiled.bytes)
     this.programs.set(batchSize, program)
     return program

@@ -5,11 +5,11 @@ import { minibatchOrder, splitTraining, type TrainingSplit } from '../data/split
 import { learningRateAt } from '../nn/schedules.ts'
 import type { Engine, Program } from '../runtime/engine.ts'
 import { FoveaError, UsageError } from '../util/errors.ts'
-import { type HostTensor, hostTensor, sameShape, showShape } from '../util/host-tensor.ts'
+import { type HostTensor, sameShape, showShape } from '../util/host-tensor.ts'
 import { type Checkpoint, checkResumable, type Position, saveCheckpoint } from './checkpoint.ts'
 import { checkClasses, Evaluator } from './evaluate.ts'
 import { checkSpec, type EpochRecord, type TrainEvent, type TrainingSpec } from './spec.ts'
-import { stepKeys } from './step-keys.ts'
+import { stepFeeds } from './step-keys.ts'
 import { checkStart, parameterCounts } from './transfer.ts'
 
 export interface FitOptions {
@@ -234,7 +234,12 @@ class Trainer {
     const steps = last ? 1 : Math.min(wanted, wholeSteps - position.step)
     const { compiled, program } = await this.program(size)
     const began = performance.now()
-    const result = await program.run(this.call(compiled, order, steps, size))
+    const from = position.step * batchSize
+    const result = await program.run({
+      feeds: stepFeeds(compiled, spec, order.slice(from, from + steps * size), position.updates),
+      bind: STORED_TRAIN,
+      keep: compiled.keep,
+    })
     const seconds = (performance.now() - began) / 1000
     if (!last) this.secondsPerStep = seconds / steps
     const running = this.added(result, steps, size, seconds)
@@ -258,30 +263,6 @@ class Trainer {
     })
     if (this.options.signal?.aborted) await this.interrupt()
     await this.saveWhenDue()
-  }
-
-  /** What a call of the training program is given. */
-  private call(compiled: TrainProgram, order: Int32Array, steps: number, size: number) {
-    const { spec, position } = this
-    const from = position.step * spec.batchSize
-    const numbers = Array.from({ length: steps }, (_, i) => {
-      const update = position.updates + i
-      return compiled.scalars(update + 1, learningRateAt(spec.optimizer.learningRate, update))
-    })
-    return {
-      feeds: {
-        steps: hostTensor('int64', [], [steps]),
-        order: {
-          dtype: 'int32',
-          shape: [steps, size],
-          data: order.slice(from, from + steps * size),
-        } as const,
-        scalars: hostTensor('float32', [steps, numbers[0]!.length], numbers.flat()),
-        ...stepKeys(compiled.randomKeys, spec.seed, position.updates, steps),
-      },
-      bind: STORED_TRAIN,
-      keep: compiled.keep,
-    }
   }
 
   /** The epoch's sums with a call's results. Throws where a loss or a parameter is not finite. */

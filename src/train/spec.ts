@@ -2,11 +2,12 @@
 import type { BackboneRate } from '../compile/train-program.ts'
 import type { DataSet } from '../data/data-set.ts'
 import type { SplitOptions } from '../data/split.ts'
+import { type ConvMethod, convMethods } from '../graph/ops/window.ts'
 import { type Augmentation, checkAugmentations, withMean } from '../nn/augment/descriptions.ts'
 import { crossEntropy, type Loss } from '../nn/losses.ts'
 import type { Model } from '../nn/model.ts'
 import { adam, type Optimizer } from '../nn/optimizers.ts'
-import { checkInteger, checkRange, UsageError } from '../util/errors.ts'
+import { checkInteger, checkRange, UsageError, unknownName } from '../util/errors.ts'
 import { hashJson } from '../util/hash.ts'
 import type { Shape } from '../util/host-tensor.ts'
 
@@ -75,6 +76,8 @@ export interface TrainingSpec {
   readonly backbone?: BackboneRate
   /** What becomes of the training images of each step, in this order. Default: nothing. */
   readonly augmentation?: readonly Augmentation[]
+  /** How convolutions are computed where they can be. Default: as is fastest. */
+  readonly convolution?: ConvMethod
 }
 
 /** The specification of a trial of `model` on a loaded data set, whose mean `cutout` fills with. */
@@ -103,6 +106,8 @@ export function checkSpec(spec: TrainingSpec): void {
   checkInteger('train', 'epochs', spec.epochs, 1)
   checkInteger('train', 'batchSize', spec.batchSize, 1)
   checkInteger('train', 'seed', spec.seed, 0)
+  if (spec.convolution !== undefined && !convMethods.includes(spec.convolution))
+    throw unknownName('form of convolutions', spec.convolution, convMethods)
   checkAugmentations(spec.augmentation ?? [], spec.model.input)
   if (!spec.earlyStopping) return
   checkInteger('earlyStopping', 'patience', spec.earlyStopping.patience ?? 0, 0)

@@ -1,6 +1,9 @@
-/** The random numbers of training steps. */
-import type { HostTensor } from '../util/host-tensor.ts'
+/** What training steps are given besides images and state: minibatches, rates and random numbers. */
+import type { TrainProgram } from '../compile/train-program.ts'
+import { learningRateAt } from '../nn/schedules.ts'
+import { type HostTensor, hostTensor } from '../util/host-tensor.ts'
 import { bitsAt, key } from '../util/random.ts'
+import type { TrainingSpec } from './spec.ts'
 
 /** A program's inputs `keys/STREAM`, uint32 [steps, 1], for `steps` steps from `from` on, counted from 0. */
 export function stepKeys(
@@ -16,4 +19,25 @@ export function stepKeys(
       return [`keys/${name}`, { dtype: 'uint32', shape: [steps, 1], data }]
     }),
   )
+}
+
+/**
+ * A training program's inputs for steps on the images `rows`, minibatch by minibatch, after `updates` steps.
+ */
+export function stepFeeds(
+  { batchSize, randomKeys, scalars }: TrainProgram,
+  { optimizer, seed }: Pick<TrainingSpec, 'optimizer' | 'seed'>,
+  rows: Int32Array,
+  updates: number,
+): Record<string, HostTensor> {
+  const steps = rows.length / batchSize
+  const numbers = Array.from({ length: steps }, (_, i) =>
+    scalars(updates + i + 1, learningRateAt(optimizer.learningRate, updates + i)),
+  )
+  return {
+    steps: hostTensor('int64', [], [steps]),
+    order: { dtype: 'int32', shape: [steps, batchSize], data: rows },
+    scalars: hostTensor('float32', [steps, numbers[0]!.length], numbers.flat()),
+    ...stepKeys(randomKeys, seed, updates, steps),
+  }
 }

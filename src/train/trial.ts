@@ -16,6 +16,23 @@ import { type EpochRecord, type LoadedWeights, specHash, type TrainingSpec } fro
 import { weightsOf } from './transfer.ts'
 import { foveaVersion } from './version.ts'
 
+/** Where something was measured. */
+export interface Machine {
+  readonly cpu: string
+  readonly cores: number
+  readonly platform: string
+  readonly node: string
+}
+
+export function thisMachine(): Machine {
+  return {
+    cpu: cpus()[0]?.model ?? 'unknown',
+    cores: availableParallelism(),
+    platform: `${process.platform} ${process.arch}`,
+    node: process.version,
+  }
+}
+
 /** The document that a finished trial leaves as `result.json`, and that `fovea train --json` prints. */
 export interface TrialResult {
   readonly fovea: string
@@ -40,12 +57,7 @@ export interface TrialResult {
   readonly runtime: string
   readonly programHash: string
   readonly specHash: string
-  readonly machine: {
-    readonly cpu: string
-    readonly cores: number
-    readonly platform: string
-    readonly node: string
-  }
+  readonly machine: Machine
   readonly spec: TrainingSpec
 }
 
@@ -145,12 +157,7 @@ async function runLocked(spec: TrainingSpec, dataSet: DataSet, options: TrialOpt
     runtime: engine.version,
     programHash: fitted.programHash,
     specHash: specHash(spec),
-    machine: {
-      cpu: cpus()[0]?.model ?? 'unknown',
-      cores: availableParallelism(),
-      platform: `${process.platform} ${process.arch}`,
-      node: process.version,
-    },
+    machine: thisMachine(),
     spec,
   }
   await writeFileAtomic(resultIn(directory), `${JSON.stringify(result, undefined, 2)}\n`)
@@ -182,7 +189,7 @@ async function readResult(directory: string): Promise<TrialResult | undefined> {
 /** Evaluates the model that an engine holds on a data set's test split. */
 export async function evaluateTest(
   engine: Engine,
-  spec: Pick<TrainingSpec, 'model' | 'loss' | 'frozen'>,
+  spec: Pick<TrainingSpec, 'model' | 'loss' | 'frozen' | 'convolution'>,
   dataSet: DataSet,
 ): Promise<TrialResult['test']> {
   const { images, labels, count } = dataSet.test

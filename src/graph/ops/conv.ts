@@ -10,64 +10,17 @@
 import { UsageError } from '../../util/errors.ts'
 import { hostTensor, showShape } from '../../util/host-tensor.ts'
 import { apply, type Lowering, type Node, type OpDefinition, type Tensor } from '../node.ts'
-import { dftConvolution, dftInputGradient, dftKernelGradient, dftWork } from './conv-dft.ts'
-import {
-  winogradConvolution,
-  winogradInputGradient,
-  winogradKernelGradient,
-  winogradTiles,
-  winogradWork,
-} from './conv-winograd.ts'
+import { dftConvolution, dftInputGradient, dftKernelGradient } from './conv-dft.ts'
+import { formOf } from './conv-form.ts'
+import { winogradConvolution, winogradInputGradient, winogradKernelGradient } from './conv-winograd.ts'
 import { add, mul } from './elementwise.ts'
 import { gather } from './gather.ts'
 import { matMul, reduceSum } from './reduce.ts'
 import { concat, pad, reshape, slice, split, transpose } from './shape.ts'
 import { constant, filled } from './source.ts'
-import {
-  type ConvWork,
-  cell,
-  type Extents,
-  hasPadding,
-  type Pair,
-  type WindowAttributes,
-  windowCounts,
-} from './window.ts'
+import { cell, type Extents, hasPadding, type Pair, type WindowAttributes, windowCounts } from './window.ts'
 
 const extents = (x: Tensor) => x.shape as unknown as Extents
-
-/** How a convolution is computed. */
-export type ConvForm =
-  | { readonly form: 'pointwise' | 'few-channels' | 'dft' | 'gather' }
-  | { readonly form: 'winograd' /** Outputs of a tile along each axis. */; readonly tile: Pair }
-
-/**
- * The fastest form on a CPU, as measured, of a convolution of maps [H, W, N, C] to K channels: a 1x1 kernel
- * is one matrix product; few input channels gather whole rows of minibatch values; with strides of 1 the maps
- * are transformed where that costs less; the rest gathers rows of channels.
- */
-export function formOf([h, w, n, c]: Extents, k: number, window: WindowAttributes): ConvForm {
-  const { kernel, strides, dilation } = window
-  const dense = [...strides, ...dilation].every(step => step === 1)
-  const taps = kernel[0] * kernel[1]
-  if (taps === 1 && dense && !hasPadding(window)) return { form: 'pointwise' }
-  if (c <= 4 && k >= c) return { form: 'few-channels' }
-  const [rows, columns] = windowCounts([h, w], window)
-  const gathered = rows * columns * n * taps * c
-  const forms: { form: ConvForm; work: ConvWork }[] = [
-    // Twice, because a gather reads and writes in short rows. Two of the three passes write a kernel.
-    {
-      form: { form: 'gather' },
-      work: { whole: gathered * k, batched: 0, values: 2 * gathered + (2 / 3) * taps * c * k },
-    },
-  ]
-  if (taps > 1 && dense) forms.push({ form: { form: 'dft' }, work: dftWork([h, w, n, c], k, window) })
-  for (const tile of winogradTiles(window))
-    forms.push({ form: { form: 'winograd', tile }, work: winogradWork([h, w, n, c], k, window, tile) })
-  return forms.reduce((best, other) => (cost(other.work) < cost(best.work) ? other : best)).form
-}
-
-/** Time in multiplications of a large matrix product, fitted to measurements on a CPU with AVX-512. */
-const cost = ({ whole, batched, values }: ConvWork): number => whole + 2 * batched + 33 * values
 
 // y = conv(x, w) + b: dx, dw and db are ops of their own
 export const Conv: OpDefinition = {

@@ -16,6 +16,15 @@ export interface ConvWork {
   readonly values: number
 }
 
+/** Families of forms of a convolution. */
+export const convMethods = ['gather', 'dft', 'winograd'] as const
+
+/**
+ * `gather`: every input that an output reads is multiplied, as in the definition. `dft`, `winograd`: in a
+ * transformed domain.
+ */
+export type ConvMethod = (typeof convMethods)[number]
+
 /** The geometry of a sliding window over [height, width]. */
 export interface WindowAttributes {
   readonly kernel: Pair
@@ -24,6 +33,8 @@ export interface WindowAttributes {
   /** Cells of padding: [top, left] and [bottom, right]. */
   readonly before: Pair
   readonly after: Pair
+  /** How a convolution by this window is computed where it can be. Default: as is fastest. */
+  readonly method?: ConvMethod
 }
 
 /**

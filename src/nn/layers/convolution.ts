@@ -2,7 +2,7 @@
 import type { Tensor } from '../../graph/node.ts'
 import { conv } from '../../graph/ops/conv.ts'
 import { reshape } from '../../graph/ops/shape.ts'
-import { type Pair, windowOf } from '../../graph/ops/window.ts'
+import { type Pair, type WindowAttributes, windowOf } from '../../graph/ops/window.ts'
 import { checkInteger, UsageError } from '../../util/errors.ts'
 import { showShape } from '../../util/host-tensor.ts'
 import { activate } from '../activations.ts'
@@ -52,16 +52,21 @@ export function windowOptions(where: string, options: WindowOptions) {
 }
 
 /** A layer's window on feature maps. */
-export function layerWindow(layer: Layer & ReturnType<typeof windowOptions>, scope: Scope, x: Tensor) {
+export function layerWindow(
+  layer: Layer & ReturnType<typeof windowOptions>,
+  { path, convolution }: Scope,
+  x: Tensor,
+): WindowAttributes {
   const size = [x.shape[0]!, x.shape[1]!] as const
-  return windowOf(
-    `${layer.layer} "${scope.path}"`,
+  const window = windowOf(
+    `${layer.layer} "${path}"`,
     size,
     layer.kernelSize,
     layer.strides,
     layer.padding,
     layer.dilationRate,
   )
+  return convolution ? { ...window, method: convolution } : window
 }
 
 /**
