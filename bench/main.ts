@@ -1,192 +1,263 @@
 /**
- * `npm run bench`: training throughput of Fovea beside its peers, on the real Fashion-MNIST.
+ * `npm run bench`: Fovea beside its peers, on real images. See bench/README.md.
  *
- *     npm run bench -- [--models basic,mlp] [--threads 2] [--batch 32] [--steps 200] [--rounds 4]
- *                      [--python .venv/bin/python] [--data DIR] [--save]
- *
- * Fovea and its peer take turns, round by round, so that a slow moment of the machine falls on both. Reported are the
- * minimum of each over all rounds, and the ratio of the two as the median over rounds. Without a Python that has
- * PyTorch, Fovea is measured alone. `--save` keeps the result in bench/results/.
+ *     npm run bench -- [--quick] [--only NAME,NAME] [--json] [--save]
+ *                      [--batch 32,128] [--threads 1,2] [--rounds 5] [--peers pytorch,keras-jax]
+ *                      [--python .venv/bin/python] [--fashion-mnist DIR] [--cifar-10 DIR]
  */
-import { execFile } from 'node:child_process'
-import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
-import { availableParallelism, cpus } from 'node:os'
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
-import { parseArgs, promisify } from 'node:util'
-import { defaultCacheDir } from '../src/data/cache.ts'
-import type { DataSet } from '../src/data/data-set.ts'
-import { fashionMnist } from '../src/data/fashion-mnist.ts'
-import { loadDataSet } from '../src/data/registry.ts'
+import { parseArgs } from 'node:util'
+import { duration } from '../src/cli/format.ts'
 import { writeFileAtomic } from '../src/train/files.ts'
 import { foveaVersion } from '../src/train/version.ts'
 import { FoveaError, UsageError, unknownName } from '../src/util/errors.ts'
-import { type Timing, timeTraining } from './fovea.ts'
-import { benchModels } from './models.ts'
+import { machine, type Peaks, peaksOf } from './machine.ts'
+import { measureRow, type Pace, type Row } from './measure.ts'
+import { ImageFiles, type Network, networks } from './networks.ts'
+import { findPeers, peerNames } from './peers.ts'
+import { compare, perSecond } from './summary.ts'
+import { markdown, type Report } from './table.ts'
+import { measureTrials, type TrialsKey, type TrialsRow } from './trials.ts'
 
-interface Settings {
-  readonly threads: number
-  readonly batch: number
-  readonly steps: number
-}
+const FULL: Pace = { rounds: 5, turn: 1.5, choose: 1, patience: 300 }
+const QUICK: Pace = { rounds: 3, turn: 0.8, choose: 0.4, patience: 20 }
+/** --quick begins nothing after so many seconds; what is under way then ends within the fifth minute. */
+const QUICK_SECONDS = 240
 
-interface Peer {
+const QUICK_NETWORKS = ['singh-brar/basic', 'bassas/mlp-3', 'korssjoen/dense', 'visionnet/plain', 'resnet20']
+const QUICK_PEERS = ['fovea', 'pytorch', 'keras-tensorflow', 'sklearn', 'tfjs-wasm']
+
+/** What studies run: two networks beside each other, and a grid of small ones. */
+const wholeTrials: readonly { network: string; count: number; epochs: number }[] = [
+  { network: 'bassas/mlp-3', count: 8, epochs: 2 },
+  { network: 'singh-brar/basic', count: 2, epochs: 1 },
+  { network: 'korssjoen/dense', count: 2, epochs: 1 },
+]
+const TRIAL_PEERS = ['fovea', 'pytorch', 'keras-tensorflow', 'sklearn']
+
+const HELP = `usage: npm run bench -- [options]
+
+  --quick              five networks, batch 32, all threads, the usual peers: within five minutes
+  --only NAME,NAME     networks (${networks.map(({ name }) => name).join(', ')}); "trials" for whole trials
+  --batch 32,128       images of a step
+  --threads 1,${machine.cores}        threads of a peer
+  --rounds N           turns of each peer (default ${FULL.rounds})
+  --peers NAME,NAME    of ${peerNames.join(', ')}
+  --python PATH        a Python that has the peers (default .venv/bin/python)
+  --fashion-mnist DIR  where the images are, if not where Fovea finds them itself
+  --cifar-10 DIR
+  --json               the whole result on standard output, in the place of the table
+  --save               keep both in bench/results/
+`
+
+interface Flags {
+  readonly networks: readonly Network[]
+  readonly trials: readonly TrialsKey[]
+  readonly batches: readonly number[]
+  readonly threads: readonly number[]
+  readonly pace: Pace
+  readonly peers: readonly string[]
   readonly python: string
-  /** Where the files are that Fovea loaded. */
-  readonly folder: string
+  readonly files: ImageFiles
+  readonly quick: boolean
+  readonly json: boolean
+  readonly save: boolean
 }
 
-interface Round {
-  readonly fovea: Timing
-  readonly peer: PeerTiming | undefined
+function parseFlags(): Flags | undefined {
+  const { values } = parsed()
+  if (values.help) return undefined
+  const { quick, json, save, python } = values
+  const all = availableParallelism()
+  const wanted = (
+    values.only ?? (quick ? QUICK_NETWORKS : [...networks.map(({ name }) => name), 'trials']).join(',')
+  ).split(',')
+  const known = [...networks.map(({ name }) => name), 'trials']
+  for (const name of wanted) if (!known.includes(name)) throw unknownName('network', name, known)
+  const peers = values.peers?.split(',') ?? (quick ? QUICK_PEERS : peerNames)
+  for (const name of peers) if (!peerNames.includes(name)) throw unknownName('peer', name, peerNames)
+  const pace = quick ? QUICK : FULL
+  return {
+    networks: networks.filter(({ name }) => wanted.includes(name)),
+    trials: wanted.includes('trials')
+      ? wholeTrials.map(({ network, ...rest }) => ({
+          network: networks.find(({ name }) => name === network)!,
+          batch: 32,
+          ...rest,
+        }))
+      : [],
+    batches: numbers('batch', values.batch ?? (quick ? '32' : '32,128')),
+    threads: numbers('threads', values.threads ?? (quick || all === 1 ? String(all) : `1,${all}`)),
+    pace: values.rounds === undefined ? pace : { ...pace, rounds: numbers('rounds', values.rounds)[0]! },
+    // Nothing can be compared without it.
+    peers: ['fovea', ...peers.filter(name => name !== 'fovea')],
+    python,
+    files: new ImageFiles({ 'fashion-mnist': values['fashion-mnist'], 'cifar-10': values['cifar-10'] }),
+    quick,
+    json,
+    save,
+  }
 }
 
-interface PeerTiming extends Timing {
-  readonly version: string
-  readonly variant: Readonly<Record<string, string>>
-}
-
-function parseFlags() {
+function parsed() {
   try {
-    const { values } = parseArgs({
+    return parseArgs({
       options: {
-        models: { type: 'string', default: Object.keys(benchModels).join(',') },
-        threads: { type: 'string', default: String(availableParallelism()) },
-        batch: { type: 'string', default: '32' },
-        steps: { type: 'string', default: '200' },
-        rounds: { type: 'string', default: '4' },
+        quick: { type: 'boolean', default: false },
+        only: { type: 'string' },
+        batch: { type: 'string' },
+        threads: { type: 'string' },
+        rounds: { type: 'string' },
+        peers: { type: 'string' },
         python: { type: 'string', default: '.venv/bin/python' },
-        data: { type: 'string' },
+        'fashion-mnist': { type: 'string' },
+        'cifar-10': { type: 'string' },
+        json: { type: 'boolean', default: false },
         save: { type: 'boolean', default: false },
+        help: { type: 'boolean', short: 'h', default: false },
       },
     })
-    const number = (name: 'threads' | 'batch' | 'steps' | 'rounds') => {
-      const text = values[name]
-      if (!/^[1-9]\d*$/.test(text))
-        throw new UsageError(`bench: --${name} must be a whole number of at least 1, received "${text}"`)
-      return Number(text)
-    }
-    const models = values.models.split(',').map(name => {
-      const model = benchModels[name]
-      if (!model) throw unknownName('benchmark model', name, Object.keys(benchModels))
-      return { name, ...model }
-    })
-    const settings = { threads: number('threads'), batch: number('batch'), steps: number('steps') }
-    return { ...values, models, settings, rounds: number('rounds') }
   } catch (error) {
     if (error instanceof TypeError) throw new UsageError(`bench: ${error.message}`)
     throw error
   }
 }
 
+function numbers(name: string, text: string): number[] {
+  return text.split(',').map(one => {
+    if (!/^[1-9]\d*$/.test(one))
+      throw new UsageError(
+        `bench: --${name}: expected whole numbers of at least 1 with commas between them, received "${text}"`,
+      )
+    return Number(one)
+  })
+}
+
+/** What is being done, on standard error: one changing line on a terminal, plain lines of what has ended otherwise. */
+class Progress {
+  private readonly began = performance.now()
+  private readonly total: number
+  private done = 0
+
+  constructor(total: number) {
+    this.total = total
+  }
+
+  get seconds(): number {
+    return (performance.now() - this.began) / 1000
+  }
+
+  now(what: string): void {
+    if (!process.stderr.isTTY) return
+    const left =
+      this.done === 0 ? '' : `, ${duration((this.seconds / this.done) * (this.total - this.done))} left`
+    const line = `${this.done + 1} of ${this.total}${left}: ${what}`
+    process.stderr.write(`\r\u001b[K${line.slice(0, (process.stderr.columns ?? 80) - 1)}`)
+  }
+
+  line(text: string): void {
+    process.stderr.write(`${process.stderr.isTTY ? '\r\u001b[K' : ''}${text}\n`)
+  }
+
+  end(): void {
+    this.done++
+  }
+}
+
 async function main(): Promise<void> {
-  const { models, settings, rounds: count, python, data, save } = parseFlags()
-  const dataSet = await loadDataSet('fashion-mnist', data === undefined ? {} : { folder: data })
-  console.error(`Fashion-MNIST from ${dataSet.source}`)
-  const peer = await findPeer(python, dataSet, data)
-
-  const results = []
-  for (const { name, title, build, peer: peerModel } of models) {
-    const rounds: Round[] = []
-    for (let round = 0; round < count; round++)
-      rounds.push({
-        fovea: await timeTraining(build(), dataSet, { ...settings, repeats: 4 }),
-        peer: peer && peerModel ? await timePeer(peer, peerModel, settings) : undefined,
-      })
-    const result = summary(name, title, rounds)
-    results.push(result)
-    printLine(result, settings.batch)
+  const flags = parseFlags()
+  if (!flags) {
+    process.stdout.write(HELP)
+    return
   }
-  if (save) {
-    const path = `bench/results/${new Date().toISOString().slice(0, 10)}-${settings.threads}-threads.json`
-    await mkdir('bench/results', { recursive: true })
-    const machine = { cpu: cpus()[0]?.model, cores: availableParallelism(), node: process.version }
-    await writeFileAtomic(
-      path,
-      `${JSON.stringify({ fovea: foveaVersion, machine, ...settings, results }, undefined, 2)}\n`,
-    )
-    console.log(`saved ${path}`)
-  }
-}
-
-/** The peer with the very data that Fovea loaded; undefined, and said, where there is no Python. */
-async function findPeer(python: string, dataSet: DataSet, data?: string): Promise<Peer | undefined> {
-  if (!existsSync(python)) {
-    console.error(
-      `no Python at ${python}: Fovea is measured alone. For PyTorch beside it: python3 -m venv .venv && .venv/bin/pip install torch numpy`,
-    )
-    return undefined
-  }
-  const folder = data ?? (await folderOf(dataSet))
-  console.error(`the peer reads ${folder}`)
-  return { python, folder }
-}
-
-/** The folder whose content is the data set's, by its hash. */
-async function folderOf({ hash, source }: DataSet): Promise<string> {
-  for (const folder of [join(defaultCacheDir(), 'fashion-mnist'), fashionMnist.debian!.folder]) {
-    const found = await loadDataSet('fashion-mnist', { folder }).catch(() => undefined)
-    if (found?.hash === hash) return folder
-  }
-  throw new UsageError(
-    `bench: Fovea's data came from ${source}, where the peer cannot read it; name a folder of the four .gz files by --data`,
-  )
-}
-
-async function timePeer({ python, folder }: Peer, model: string, settings: Settings): Promise<PeerTiming> {
-  const args = ['bench/peers/pytorch.py', '--model', model, '--data', folder, '--repeats', '2']
-  for (const [flag, value] of Object.entries(settings)) args.push(`--${flag}`, String(value))
   try {
-    const { stdout } = await promisify(execFile)(python, args)
-    return JSON.parse(stdout) as PeerTiming
-  } catch (error) {
-    const { stderr, message } = error as Error & { stderr?: string }
-    throw new FoveaError(
-      `bench: the peer, ${python}, failed: ${(stderr || message).trim().split('\n').at(-1)}`,
-    )
+    await bench(flags)
+  } finally {
+    await flags.files.remove()
   }
 }
 
-function summary(name: string, title: string, rounds: readonly Round[]) {
-  const least = (of: (round: Round) => number | undefined) =>
-    Math.min(...rounds.map(round => of(round) ?? Number.POSITIVE_INFINITY))
-  const ratios = rounds
-    .flatMap(({ fovea, peer }) => (peer ? [peer.msPerStep.min / fovea.msPerStep.min] : []))
-    .sort((a, b) => a - b)
-  return {
-    name,
-    title,
-    foveaMs: least(({ fovea }) => fovea.msPerStep.min),
-    peerMs: ratios.length > 0 ? least(({ peer }) => peer?.msPerStep.min) : undefined,
-    peer: rounds[0]?.peer && `pytorch ${rounds[0].peer.version}`,
-    ratios,
-    medianRatio: median(ratios),
-    rounds,
+async function bench(flags: Flags): Promise<void> {
+  const { pace, files, batches, threads: threadCounts } = flags
+  const { peers, missing } = await findPeers(flags.peers, flags.python)
+  for (const { name, reason, install } of missing)
+    process.stderr.write(`without ${name}: ${reason}; to have it: ${install}\n`)
+  const keys = threadCounts.flatMap(threads =>
+    batches.flatMap(batch => flags.networks.map(network => ({ network, batch, threads }))),
+  )
+  const progress = new Progress(keys.length + flags.trials.length)
+  progress.now('the peaks of the machine')
+  const peaks: Peaks[] = []
+  for (const threads of threadCounts) peaks.push(await peaksOf(threads))
+
+  const rows: Row[] = []
+  const trials: TrialsRow[] = []
+  const skipped: string[] = []
+  const late = (what: string) => {
+    if (!flags.quick || progress.seconds < QUICK_SECONDS) return false
+    skipped.push(what)
+    return true
   }
+  const report = (): Report => ({
+    date: new Date().toISOString().slice(0, 10),
+    fovea: foveaVersion,
+    machine,
+    peaks,
+    missing,
+    rows,
+    trials,
+    skipped,
+  })
+  for (const key of keys) {
+    const title = `${key.network.name}, batch ${key.batch}, ${key.threads} threads`
+    if (late(title)) continue
+    const images = await files.of(key.network.dataSet)
+    rows.push(await measureRow(key, images, peers, pace, what => progress.now(`${title}: ${what}`)))
+    progress.line(lineOf(title, rows.at(-1)!))
+    progress.end()
+    if (flags.save) await save(report())
+  }
+  for (const key of flags.trials) {
+    const title = `${key.count} trials of ${key.network.name}`
+    if (late(title)) continue
+    const images = await files.of(key.network.dataSet)
+    const among = peers.filter(({ name }) => TRIAL_PEERS.includes(name))
+    const options = { rounds: Math.min(3, pace.rounds), cores: machine.cores, patience: pace.patience }
+    trials.push(await measureTrials(key, images, among, options, what => progress.now(`${title}: ${what}`)))
+    progress.line(title)
+    progress.end()
+    if (flags.save) await save(report())
+  }
+  process.stdout.write(flags.json ? `${JSON.stringify(report(), undefined, 2)}\n` : `\n${markdown(report())}`)
 }
 
-/** The middle of sorted values, or the mean of the two in the middle. */
-function median(sorted: readonly number[]): number | undefined {
-  const low = sorted[Math.floor((sorted.length - 1) / 2)]
-  const high = sorted[Math.floor(sorted.length / 2)]
-  return low === undefined || high === undefined ? undefined : (low + high) / 2
+function lineOf(title: string, row: Row): string {
+  const fovea = row.peers.find(({ name }) => name === 'fovea')
+  const rate = fovea && perSecond(row, fovea, 'train')
+  const best = compare(row, 'train')
+  const mine =
+    rate === undefined ? `Fovea failed: ${fovea?.error}` : `${Math.round(rate).toLocaleString('en')} images/s`
+  const ratio = best
+    ? `, ${best.ratio.median.toFixed(2)} x ${best.peer} (${best.ratio.least.toFixed(2)} to ${best.ratio.most.toFixed(2)})`
+    : ''
+  return `${title}: ${mine}${ratio}`
 }
 
-function printLine(result: ReturnType<typeof summary>, batch: number): void {
-  const { title, foveaMs, peerMs, peer, ratios, medianRatio } = result
-  const rate = (ms: number) => `${Math.round((batch * 1000) / ms).toLocaleString('en')} img/s`
-  const mine = `${title.padEnd(38)} fovea ${foveaMs.toFixed(3)} ms/step, ${rate(foveaMs)}`
-  if (peerMs === undefined || medianRatio === undefined) console.log(mine)
-  else
-    console.log(
-      `${mine} | ${peer} ${peerMs.toFixed(3)} ms/step, ${rate(peerMs)} | ${medianRatio.toFixed(2)} x (rounds ${ratios.map(r => r.toFixed(2)).join(', ')})`,
-    )
+/** Row by row, so that a run that is cut off leaves what it had. */
+async function save(report: Report): Promise<void> {
+  const folder = join(import.meta.dirname, 'results')
+  await mkdir(folder, { recursive: true })
+  const path = join(folder, `${report.date}-${machine.cores}-cores`)
+  await writeFileAtomic(`${path}.json`, `${JSON.stringify(report, undefined, 2)}\n`)
+  await writeFileAtomic(`${path}.md`, markdown(report))
 }
 
 try {
   await main()
 } catch (error) {
   if (!(error instanceof FoveaError)) throw error
-  console.error(error.message)
+  process.stderr.write(`${error.message}\n`)
   process.exitCode = error.exitCode
 }
