@@ -37,7 +37,7 @@ export const recipes: readonly Recipe[] = [
     '--epochs 5 --learning-rate 3e-4 --schedule cosine --validation 5000',
     "half of the report's epochs, at three times its rate",
   ),
-  fashion('bassas/cnn', '--epochs 5 --schedule cosine', 'the report gives no rate'),
+  fashion('bassas/cnn', '--epochs 3 --schedule cosine', 'the report gives no rate'),
   ...[
     'mlp-1',
     'mlp-2',
@@ -66,13 +66,17 @@ export const recipes: readonly Recipe[] = [
   ),
   cifar(
     'visionnet/attention-3',
-    '--epochs 3 --schedule cosine --augment flip',
-    "a seventh of the report's epochs",
+    '--epochs 2 --schedule cosine --augment flip',
+    "a tenth of the report's epochs",
   ),
   cifar('resnet20', `--epochs 20 --learning-rate 0.05 --warmup 1 ${SGD}`, "an eighth of the paper's images"),
-  cifar('resnet32', `--epochs 2 --learning-rate 0.05 ${SGD}`, "an 80th of the paper's images"),
+  cifar('resnet32', `--epochs 1 --learning-rate 0.05 ${SGD}`, "a 160th of the paper's images"),
   cifar('resnet56', `--epochs 1 --learning-rate 0.05 ${SGD}`, "a 160th of the paper's images"),
-  cifar('densenet-bc', `--epochs 1 --learning-rate 0.05 ${SGD}`, "one of the paper's 300 epochs"),
+  cifar(
+    'densenet-bc',
+    `--epochs 1 --fraction 0.2 --learning-rate 0.05 ${SGD}`,
+    "a fifth of one of the paper's 300 epochs",
+  ),
   cifar(
     'vgg16',
     '--epochs 1 --learning-rate 1e-4 --schedule cosine --augment flip --top pooling',

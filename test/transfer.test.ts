@@ -34,6 +34,7 @@ import { openWeights, startFrom, weightsOf } from '../src/train/transfer.ts'
 import { runTrial } from '../src/train/trial.ts'
 import { hashJson } from '../src/util/hash.ts'
 import { bytesOf, type HostTensor, hostTensor, sizeOf, zeros } from '../src/util/host-tensor.ts'
+import { foveaLayers, wantedLayers } from '../src/weights/index.ts'
 import { encodeSafetensors } from '../src/weights/safetensors.ts'
 import { architectureNamed } from '../src/zoo/index.ts'
 import { fovea } from './cli-process.ts'
@@ -272,6 +273,35 @@ test('layers in the middle that only one of two networks has are another archite
       .map(use => (use.name === layers[attention + 1]!.name ? { ...use, inputs: ['norm1'] } : use)),
   }
   expect(() => startFrom(source, shallower)).toThrow('in one of the two networks only: attention/query')
+})
+
+test('layers in the middle of another width are another architecture, for images of another size they are not', () => {
+  const network = (filters: number, input: readonly [number, number, number]) =>
+    sequential(
+      [
+        conv2d({ name: 'conv1', filters, kernelSize: 3 }),
+        conv2d({ name: 'conv2', filters: 4, kernelSize: 3 }),
+        flatten(),
+        dense({ name: 'hidden1', units: 6 }),
+        dense({ name: 'hidden2', units: 5 }),
+        dense({ name: 'logits', units: 3 }),
+      ],
+      { name: 'chain', input },
+    )
+  const before = network(2, [8, 8, 1])
+  const tensors = wantedLayers(before).flatMap(layer => layer.tensors)
+  const layers = foveaLayers(tensors.map(({ name, shape }) => [name, zeros('float32', shape)]))
+  const source = {
+    source: 'before',
+    file: { path: 'before', format: 'run', layers },
+    model: before,
+    published: false,
+  } as const
+  expect(() => startFrom(source, network(3, [8, 8, 1]))).toThrow(
+    'before: weights of another architecture: 7 of the 10 tensors of "chain" are there by name and shape, but layers before the last of them have other numbers of outputs: conv1/kernel [3, 3, 1, 3] (they have [3, 3, 1, 2])',
+  )
+  const { fresh } = startFrom(source, network(2, [9, 9, 3])).weights
+  expect(fresh.map(({ name }) => name)).toEqual(['conv1/kernel', 'hidden1/kernel'])
 })
 
 test('a checkpoint under another name is still a run', async () => {

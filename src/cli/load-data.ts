@@ -1,7 +1,9 @@
 /** Loads a data set, shows a download, and tells what was left out. */
 import { relative } from 'node:path'
 import type { DataSet, LoadProgress } from '../data/data-set.ts'
+import { UndecodablePicture } from '../data/picture.ts'
 import { loadDataSet } from '../data/registry.ts'
+import { FoveaError } from '../util/errors.ts'
 import { warn } from './failure.ts'
 import { plural } from './format.ts'
 import { Screen } from './screen.ts'
@@ -16,7 +18,10 @@ export async function loadData(
 ): Promise<DataSet> {
   const data = await withDownloads(progress =>
     loadDataSet(name, { ...(folder === undefined ? {} : { folder }), skipUndecodable, progress }),
-  )
+  ).catch(error => {
+    if (!(error instanceof UndecodablePicture)) throw error
+    throw new FoveaError(`${error.message}; --skip-undecodable leaves such pictures out`, { cause: error })
+  })
   warnOfSkipped(data)
   return data
 }

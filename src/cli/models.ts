@@ -128,7 +128,10 @@ function summary(architecture: Architecture, flags: ModelsFlags): string[] {
     metric(layer.multiplyAdds),
     grouped(layer.buffers),
   ])
-  const fixed = buffers > 0 ? `, and ${grouped(buffers)} saved values that are not trained` : ''
+  const fixed =
+    buffers > 0
+      ? `, and ${grouped(buffers)} saved values that are not trained: ${grouped(parameters + buffers)} in all`
+      : ''
   const data = own ? `${native.dataSet}: ` : ''
   return [
     `${bold(name)}  ${title}`,

@@ -89,13 +89,22 @@ function likeliest(classes: readonly string[], values: Float32Array, top: number
 /** One line an image: its name, then class and probability, the likeliest first. */
 function show(predictions: readonly Prediction[]): string {
   const { bold, dim } = colorsOf(process.stdout)
-  const columns = predictions[0]!.classes.flatMap((_, i) => [
-    { title: i === 0 ? 'class' : '', optional: i > 0, ...(i === 0 ? { style: bold } : {}) },
-    { title: i === 0 ? 'probability' : '', align: 'right' as const, optional: i > 0 },
-  ])
-  const rows = predictions.map(({ image, inverted, classes }) => [
+  const [, ...further] = predictions[0]!.classes.map((_, i) =>
+    Math.max(...predictions.map(({ classes }) => classes[i]!.name.length)),
+  )
+  const columns = [
+    { title: 'class', style: bold },
+    { title: 'probability', align: 'right' as const },
+    ...further.map(() => ({ title: '', optional: true })),
+  ]
+  const rows = predictions.map(({ image, inverted, classes: [first, ...others] }) => [
     inverted ? `${image} (inverted)` : image,
-    ...classes.flatMap(({ name, probability }) => [name, percent(probability)]),
+    first!.name,
+    percent(first!.probability),
+    // One cell, so that a class and its probability fall away together where the terminal is narrow.
+    ...others.map(
+      ({ name, probability }, i) => `${name.padEnd(further[i]!)}  ${percent(probability).padStart(7)}`,
+    ),
   ])
   const options = { width: widthOf(process.stdout), styleTitle: dim }
   return table([{ title: 'image' }, ...columns], rows, options).join('\n')

@@ -12,7 +12,8 @@ export class Screen {
   #timer: NodeJS.Timeout | undefined
 
   constructor() {
-    this.live = isLive(process.stderr)
+    // A terminal that does not tell its size has none to log-update, which would show nothing at all.
+    this.live = isLive(process.stderr) && process.stderr.rows !== 0
     this.colors = colorsOf(process.stderr)
   }
 

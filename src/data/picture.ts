@@ -57,6 +57,12 @@ export async function readPicture(path: string, [height, width, channels]: Image
       .toBuffer()
   } catch (error) {
     if (error instanceof UndecodablePicture) throw error
-    throw new UndecodablePicture(path, (error as Error).message.split('\n', 1)[0]!)
+    throw new UndecodablePicture(path, reasonOf(error as Error))
   }
+}
+
+/** Sharp's reason, in one line; where it only says that a decoder's warning counts, what such warnings are of. */
+function reasonOf({ message }: Error): string {
+  if (message.startsWith('Warning treated as error')) return 'damaged or cut off'
+  return message.split('\n', 1)[0]!
 }

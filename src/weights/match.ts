@@ -160,7 +160,7 @@ export function lackingText(name: string, shape: Shape, received: Shape | undefi
 
 /**
  * Throws a {@link UsageError} where weights are of another architecture: fewer than half of the model's
- * tensors match, or the networks differ before the last layer that does.
+ * tensors match, or the networks differ in layers or in their widths before the last layer that does.
  */
 export function checkWeights(model: Model, file: NamedTensors, report: MatchReport): void {
   const { matched, missing, misshapen, inserted } = report
@@ -182,8 +182,26 @@ export function checkWeights(model: Model, file: NamedTensors, report: MatchRepo
       `expected at least half; not there: ${some(expected)}; the weights begin with ${some(received)}${namesHint(model, file)}`,
     )
   }
-  if (inserted.length === 0) return
-  throw fail(`but layers before the last of them are in one of the two networks only: ${some(inserted)}`)
+  if (inserted.length > 0)
+    throw fail(`but layers before the last of them are in one of the two networks only: ${some(inserted)}`)
+  const resized = resizedKernels(model, report)
+  if (resized.length > 0)
+    throw fail(`but layers before the last of them have other numbers of outputs: ${some(resized)}`)
+}
+
+/**
+ * Kernels with another number of outputs, before the last layer that fits. Another number of inputs is none of
+ * these: images of other channels or another size change it.
+ */
+function resizedKernels(model: Model, { missing, misshapen }: MatchReport): string[] {
+  const layers = wantedLayers(model)
+  const unfit = new Set([...missing, ...misshapen.map(({ name }) => name)])
+  const end = layers.findLastIndex(({ tensors }) => !tensors.some(({ name }) => unfit.has(name)))
+  const before = new Set(layers.slice(0, Math.max(0, end)).flatMap(({ tensors }) => tensors.map(t => t.name)))
+  return misshapen
+    .filter(({ name, expected }) => before.has(name) && expected.length >= 2)
+    .filter(({ expected, received }) => expected.at(-1) !== received.at(-1))
+    .map(({ name, expected, received }) => lackingText(name, expected, received))
 }
 
 /** What to do with tensors that PyTorch named: it calls no tensor `kernel`. */
