@@ -280,3 +280,28 @@ test('errors', () => {
     ]
   `)
 })
+
+test('pixelAttention with values of zero begins as the identity', async () => {
+  const size = [4, 3, 5] as const
+  const of = async (layer: Layer) => {
+    const model = sequential([layer, flatten(), dense({ units: 2 })], { input: size })
+    const images = input('images', 'float32', [2, ...size])
+    const { outputs, parameters } = buildModel(model, images, { training: false })
+    const x = hostTensor('float32', images.shape, [...normal(key(4, 'images'), sizeOf(images.shape))])
+    const values = Object.fromEntries(
+      parameters.map(({ name, tensor, initial }) => [
+        name,
+        { dtype: 'float32' as const, shape: tensor.shape, data: initial(1) },
+      ]),
+    )
+    const [before, after] = await evaluate([outputs.get('input')!, outputs.get(model.layers[0]!.name)!], {
+      ...values,
+      images: x,
+    })
+    return [before!, after!].map(toNumbers)
+  }
+  const [x, same] = await of(brain.pixelAttention({ valueInitializer: 'zeros' }))
+  expect(same).toEqual(x)
+  const [, other] = await of(brain.pixelAttention())
+  expect(other).not.toEqual(x)
+})

@@ -183,6 +183,7 @@ describe('a folder that the user names', () => {
     await writeAll(folder, { 'train-labels.gz': gzipSync(labels) })
     const data = await load([], { folder })
     expect(data.source).toBe(`the folder ${folder} (note: not the published checksum: train-labels.gz)`)
+    expect(data.notes).toEqual(['not the published checksum: train-labels.gz'])
   })
 
   test.each([

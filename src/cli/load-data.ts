@@ -23,6 +23,7 @@ export async function loadData(
     throw new FoveaError(`${error.message}; --skip-undecodable leaves such pictures out`, { cause: error })
   })
   warnOfSkipped(data)
+  for (const note of data.notes ?? []) warn(`${data.title}: ${note}`)
   return data
 }
 

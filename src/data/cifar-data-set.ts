@@ -101,8 +101,10 @@ async function loadCifarFolder(definition: CifarDefinition, folder: string): Pro
     const path = join(folder, form.archive.name)
     const content = await readStored(path)
     if (content === undefined) continue
-    const note = isPublished(form, content) ? '' : ' (note: not the published checksum)'
-    return await assemble(definition, form, await unpack(path, form, content), `the file ${path}${note}`)
+    const data = await assemble(definition, form, await unpack(path, form, content), `the file ${path}`)
+    if (isPublished(form, content)) return data
+    const note = 'not the published checksum'
+    return { ...data, source: `${data.source} (note: ${note})`, notes: [note] }
   }
   throw new UsageError(
     `${definition.name}: ${incomplete ?? `the folder ${folder} does not hold it`}; expected ${placesOf(definition)}`,

@@ -29,6 +29,8 @@ export interface DataSet {
   readonly hash: string
   /** Where this copy came from, for people; says so when a file differs from the published one. */
   readonly source: string
+  /** How this copy differs from the published one, where it does. */
+  readonly notes?: readonly string[]
   /** Files that were left out because they cannot be decoded, where that was asked for and there are any. */
   readonly skipped?: readonly SkippedFile[]
 }

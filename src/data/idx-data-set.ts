@@ -86,7 +86,7 @@ export async function loadIdxFolder(
     if (data[split].count !== definition[split])
       notes.push(`${data[split].count} ${split} images where the published set has ${definition[split]}`)
   }
-  return notes.length === 0 ? data : { ...data, source: `${label} (note: ${notes.join('; ')})` }
+  return notes.length === 0 ? data : { ...data, source: `${label} (note: ${notes.join('; ')})`, notes }
 }
 
 function filesOf({ files }: IdxDefinition): readonly IdxFile[] {

@@ -92,8 +92,12 @@ export const visionnet: readonly Architecture[] = [
     kind: 'attention-2',
     title: 'CNN, attention among positions',
     stated: ['one weight for all channels of a position, not shared between layers; added to the input'],
-    assumed: [PLACE, 'queries and keys are as long as there are channels'],
-    attention: n => [pixelAttention({ name: `attention${n}` })],
+    assumed: [
+      PLACE,
+      'queries and keys are as long as there are channels',
+      'value kernels begin at zero: otherwise it learns far more slowly than without attention',
+    ],
+    attention: n => [pixelAttention({ name: `attention${n}`, valueInitializer: 'zeros' })],
   }),
   variant({
     kind: 'attention-3',

@@ -13,6 +13,10 @@ export interface PixelAttentionOptions {
   readonly keyDim?: number
   /** Default: `'glorotUniform'`. */
   readonly kernelInitializer?: Initializer | InitializerName
+  /**
+   * Of W_v. With `'zeros'` the layer begins as the identity, and learns what to add. Default: as the others.
+   */
+  readonly valueInitializer?: Initializer | InitializerName
 }
 
 /**
@@ -33,7 +37,9 @@ export function pixelAttention(options: PixelAttentionOptions = {}) {
   const { name, keyDim } = options
   if (keyDim !== undefined) checkInteger('pixelAttention', 'keyDim', keyDim, 1)
   const kernelInitializer = toInitializer(options.kernelInitializer ?? 'glorotUniform')
-  return describe({ layer: 'pixelAttention', name, keyDim, kernelInitializer })
+  const valueInitializer =
+    options.valueInitializer === undefined ? undefined : toInitializer(options.valueInitializer)
+  return describe({ layer: 'pixelAttention', name, keyDim, kernelInitializer, valueInitializer })
 }
 
 export const pixelAttentionDefinition: LayerDefinition = {
@@ -44,7 +50,9 @@ export const pixelAttentionDefinition: LayerDefinition = {
     const tokens = positions(x)
     const [query, key] = ['query', 'key'].map(name => projected(scope, name, tokens, keyDim, layer))
     const weights = attentionWeights(query!, key!, keyDim ** -0.5)
-    return add(x, mapsOf(matMul(weights, projected(scope, 'value', tokens, channels, layer)), x))
+    const ofValues = { kernelInitializer: layer.valueInitializer ?? layer.kernelInitializer }
+    const values = projected(scope, 'value', tokens, channels, ofValues)
+    return add(x, mapsOf(matMul(weights, values), x))
   },
 }
 
