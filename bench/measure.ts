@@ -56,7 +56,7 @@ interface Turn {
   readonly row: { -readonly [K in keyof PeerRow]: PeerRow[K] }
 }
 
-type Task = 'train' | 'evaluate'
+export type Task = 'train' | 'evaluate'
 
 /** Silence between turns: the threads of a runtime spin for a while after its last operation. */
 const SILENCE_MS = 300

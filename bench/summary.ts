@@ -1,6 +1,6 @@
 /** What the times of a row say: medians, spread, and ratios. */
 import { median } from '../src/stats/summary.ts'
-import type { PeerRow, Row } from './measure.ts'
+import type { PeerRow, Row, Task } from './measure.ts'
 
 export interface Spread {
   readonly median: number
@@ -13,8 +13,6 @@ export interface Comparison {
   /** The peer's time over Fovea's, round by round. Above 1 Fovea is faster. */
   readonly ratio: Spread
 }
-
-export type Task = 'train' | 'evaluate'
 
 /** Median and range of at least one value. */
 export function spread(values: readonly number[]): Spread {

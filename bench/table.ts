@@ -1,8 +1,8 @@
 /** The bench's results as Markdown. */
 import type { Peaks } from './machine.ts'
-import type { PeerRow, Row } from './measure.ts'
+import type { PeerRow, Row, Task } from './measure.ts'
 import type { Missing } from './peers.ts'
-import { compare, limitMs, memoryRatio, perSecond, type Spread, spread, type Task } from './summary.ts'
+import { compare, limitMs, memoryRatio, perSecond, type Spread, spread } from './summary.ts'
 import type { TrialsRow } from './trials.ts'
 
 export interface Report {

@@ -15,15 +15,16 @@ import type { Engine, Program } from '../../src/runtime/engine.ts'
 import { openEngine } from '../../src/runtime/node.ts'
 import { Evaluator } from '../../src/train/evaluate.ts'
 import { STORED_TRAIN } from '../../src/train/fit.ts'
-import { stepKeys } from '../../src/train/step-keys.ts'
+import { startOf, stepFeeds } from '../../src/train/step-keys.ts'
 import { foveaVersion } from '../../src/train/version.ts'
 import { FoveaError } from '../../src/util/errors.ts'
-import { type HostTensor, hostTensor } from '../../src/util/host-tensor.ts'
 import { peakBytes } from '../memory.ts'
 import type { Job, Request } from '../protocol.ts'
 
 /** As `fit`: what one call of the runtime should take, so that progress stays alive. */
 const CALL_MS = 250
+
+const optimizer = adam()
 
 let engine: Engine | undefined
 /** What the engine holds. */
@@ -58,18 +59,11 @@ class Trial {
     const compiled = compileTraining({
       model: job.model,
       loss: crossEntropy(),
-      optimizer: adam(),
+      optimizer,
       batchSize: job.batch,
     })
     const program = await on.load(compiled.bytes)
-    await on.write(
-      Object.fromEntries(
-        compiled.state.map(({ name, shape, initial }) => [
-          name,
-          { dtype: 'float32', shape, data: initial(job.seed) } as HostTensor,
-        ]),
-      ),
-    )
+    await on.write(startOf(compiled, job.seed))
     return new Trial(job, on, compiled, program)
   }
 
@@ -78,9 +72,9 @@ class Trial {
     const began = performance.now()
     for (let left = steps; left > 0; ) {
       const wanted = this.msPerStep > 0 ? Math.max(1, Math.round(CALL_MS / this.msPerStep)) : 8
-      const left0 = performance.now()
+      const callBegan = performance.now()
       const made = await this.call(Math.min(left, wanted))
-      this.msPerStep = (performance.now() - left0) / made
+      this.msPerStep = (performance.now() - callBegan) / made
       left -= made
     }
     return performance.now() - began
@@ -109,18 +103,9 @@ class Trial {
       this.order = this.newOrder()
     }
     const steps = Math.min(wanted, Math.floor((this.order.length - this.at) / batch))
-    const scalars = Array.from({ length: steps }, (_, i) => this.compiled.scalars(this.updates + i + 1, 1e-3))
+    const rows = this.order.slice(this.at, this.at + steps * batch)
     const result = await this.program.run({
-      feeds: {
-        steps: hostTensor('int64', [], [steps]),
-        order: {
-          dtype: 'int32',
-          shape: [steps, batch],
-          data: this.order.slice(this.at, this.at + steps * batch),
-        },
-        scalars: hostTensor('float32', [steps, scalars[0]!.length], scalars.flat()),
-        ...stepKeys(this.compiled.randomKeys, seed, this.updates, steps),
-      },
+      feeds: stepFeeds(this.compiled, { optimizer, seed }, rows, this.updates),
       bind: STORED_TRAIN,
       keep: this.compiled.keep,
     })

@@ -1,6 +1,6 @@
 /** Where the time of a training step goes: by pass, operator and layer, measured by ONNX Runtime's profiler. */
 import { originOfName } from '../compile/node-names.ts'
-import { compileTraining, type TrainProgram } from '../compile/train-program.ts'
+import { compileTraining } from '../compile/train-program.ts'
 import type { DataSet } from '../data/data-set.ts'
 import { minibatchOrder, splitTraining } from '../data/split.ts'
 import type { Pass } from '../graph/node.ts'
@@ -15,7 +15,7 @@ import type { HostTensor } from '../util/host-tensor.ts'
 import { checkClasses } from './evaluate.ts'
 import { STORED_TRAIN, storeTrainingImages } from './fit.ts'
 import { checkSpec, type TrainingSpec } from './spec.ts'
-import { stepFeeds } from './step-keys.ts'
+import { startOf, stepFeeds } from './step-keys.ts'
 import { checkStart } from './transfer.ts'
 
 /**
@@ -118,7 +118,7 @@ export async function profileTraining(
       `profile: expected at most ${recordable} steps of ${program.nodes} nodes, which is what ONNX Runtime records, received ${asked}`,
     )
   await storeTrainingImages(engine, dataSet)
-  await engine.write(stateOf(compiled, spec, weights))
+  await engine.write(startOf(compiled, spec.seed, weights))
   let updates = 0
   const run = async (loaded: Program, count: number): Promise<number> => {
     const feeds = stepFeeds(compiled, spec, next(count), updates)
@@ -174,15 +174,6 @@ function minibatches(spec: TrainingSpec, { train, classes }: DataSet): (count: n
   const order = minibatchOrder(rows, seed, 0)
   let at = 0
   return count => Int32Array.from({ length: count * batchSize }, () => order[at++ % order.length]!)
-}
-
-function stateOf({ state }: TrainProgram, { seed }: TrainingSpec, weights: ProfileOptions['weights']) {
-  return Object.fromEntries(
-    state.map(({ name, shape, initial }): [string, HostTensor] => [
-      name,
-      weights?.[name] ?? { dtype: 'float32', shape, data: initial(seed) },
-    ]),
-  )
 }
 
 type Summary = Pick<Profile, 'total' | 'passes' | 'ops' | 'layers' | 'nodes'>

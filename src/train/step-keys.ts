@@ -1,4 +1,4 @@
-/** What training steps are given besides images and state: minibatches, rates and random numbers. */
+/** What training steps are given besides images: first state, minibatches, rates and random numbers. */
 import type { TrainProgram } from '../compile/train-program.ts'
 import { learningRateAt } from '../nn/schedules.ts'
 import { type HostTensor, hostTensor } from '../util/host-tensor.ts'
@@ -18,6 +18,20 @@ export function stepKeys(
       const data = Uint32Array.from({ length: steps }, (_, i) => bitsAt(stream, from + i))
       return [`keys/${name}`, { dtype: 'uint32', shape: [steps, 1], data }]
     }),
+  )
+}
+
+/** The state that training begins with, by name: of `weights` what they have, the rest drawn from the seed. */
+export function startOf(
+  { state }: TrainProgram,
+  seed: number,
+  weights?: Readonly<Record<string, HostTensor>>,
+): Record<string, HostTensor> {
+  return Object.fromEntries(
+    state.map(({ name, shape, initial }): [string, HostTensor] => [
+      name,
+      weights?.[name] ?? { dtype: 'float32', shape, data: initial(seed) },
+    ]),
   )
 }
 
