@@ -74,8 +74,8 @@ export const recipes: readonly Recipe[] = [
   cifar('resnet56', `--epochs 1 --learning-rate 0.05 ${SGD}`, "a 160th of the paper's images"),
   cifar(
     'densenet-bc',
-    `--epochs 1 --fraction 0.2 --learning-rate 0.05 ${SGD}`,
-    "a fifth of one of the paper's 300 epochs",
+    `--epochs 1 --learning-rate 0.05 ${SGD}`,
+    "a 300th of the paper's images",
   ),
   cifar(
     'vgg16',

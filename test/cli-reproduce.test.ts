@@ -84,7 +84,8 @@ test('a request that cannot be run leaves nothing; corrected, it runs in the sam
     code: 2,
     signal: null,
     stdout: '',
-    stderr: 'fovea: basic: a batch of 1801 is larger than the training split of 1800 images\n',
+    stderr:
+      'fovea: basic: expected a batch size of at most the 1800 images that are trained on, received 1801\n',
   })
   expect(existsSync(join(cwd, 'corrected'))).toBe(false)
   const done = await fovea([...request, '--batch-size', '64'], { cwd })

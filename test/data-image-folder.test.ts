@@ -168,7 +168,11 @@ test('a root that is not there, or too large a picture, is an error', async () =
 
 test.each([
   ['one class', 'train/blue', 'train: expected at least 2 folders, one a class, received 1'],
-  ['no training images', 'train', 'train: no such folder'],
+  [
+    'no training images',
+    'train',
+    'train: no such folder; expected train/CLASS/PICTURE and test/CLASS/PICTURE in the folder of a data set',
+  ],
   [
     'a class that is not tested',
     'test/red',
@@ -181,6 +185,9 @@ test.each([
 })
 
 test('a wrong shape is an error', async () => {
+  await expect(loadDataSet(`folder:16x16:${root}`)).rejects.toThrow(
+    'with 1 or 3 channels, received "folder:16x16:',
+  )
   await expect(loadDataSet(`folder:32x32x4:${root}`)).rejects.toThrow(
     'with 1 or 3 channels, received "folder:32x',
   )

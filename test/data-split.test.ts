@@ -128,12 +128,12 @@ describe('splitting the training images', () => {
     [
       'a class without validation',
       { validation: 1 },
-      'split: class 1 would have no image in the validation split (1 images, 2 classes)',
+      'split: expected an image of each of the 2 classes in the validation split, received none of class 1 (1 in all): ask for a larger validation',
     ],
     [
       'a class without training',
       { validation: 0, fraction: 0.05 },
-      'split: class 1 would have no image in the train split (1 images, 2 classes)',
+      'split: expected an image of each of the 2 classes in the train split, received none of class 1 (1 in all): ask for a larger fraction',
     ],
     ['seed', { seed: 0.5 }, 'split: seed must be a whole number of at least 0, received 0.5'],
     [

@@ -291,7 +291,7 @@ describe('what cannot go on says so', () => {
       messages.push(await rejectionOf(loadCheckpoint(join(folder, file))))
     }
     messages.push(await rejectionOf(loadCheckpoint(join(folder, 'none'))))
-    expect(messages.map(error => error.exitCode)).toEqual([1, 1, 1, 1])
+    expect(messages.map(error => error.exitCode)).toEqual([1, 1, 1, 2])
     expect(messages.map(error => error.message.replaceAll(folder, 'FOLDER'))).toMatchSnapshot()
   })
 })

@@ -34,7 +34,7 @@ export function addModelsCommand(program: Command): void {
     .description('list the models; with a name, its layers, what was assumed, and its source')
     .argument('[name]', "a model's name")
     .option('--input <HxWxC>', "images, as 32x32x3 (default: those of the model's source)", imagesOf)
-    .option('--classes <n>', "default: those of the model's source", wholeNumber('--classes', 1))
+    .option('--classes <n>', "default: those of the model's source", wholeNumber('--classes', 2))
   addCommonOptions(command)
     .addHelpText('after', EXAMPLES)
     .action((name: string | undefined, flags: ModelsFlags) => {

@@ -49,15 +49,12 @@ export async function writeStudy(folder: string, study: Study): Promise<void> {
   await writeFileAtomic(path, `${JSON.stringify({ format: FORMAT, ...study }, undefined, 2)}\n`)
 }
 
-/** @throws FoveaError where the folder holds no study, or a damaged one */
+/** @throws UsageError where the folder holds no study; FoveaError where it holds a damaged one */
 export async function readStudy(folder: string): Promise<Study> {
   const path = studyIn(folder)
   const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    throw new FoveaError(
-      error.code === 'ENOENT'
-        ? `no study at ${path}`
-        : `${path}: cannot be read (${error.code ?? error.message})`,
-    )
+    if (error.code === 'ENOENT') throw new UsageError(`no study at ${path}`)
+    throw new FoveaError(`${path}: cannot be read (${error.code ?? error.message})`)
   })
   let value: unknown
   try {

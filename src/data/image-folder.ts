@@ -12,6 +12,7 @@ const PREFIX = 'folder:'
 const DEFAULT_SHAPE: ImageShape = [32, 32, 3]
 /** Pixels a side; no classifier here is trained on more. */
 const MOST_PIXELS = 1024
+const LAYOUT = 'expected train/CLASS/PICTURE and test/CLASS/PICTURE in the folder of a data set'
 /** Pictures that are decoded at a time: sharp has as many threads of its own as there are cores. */
 const AT_A_TIME = 16
 
@@ -40,7 +41,8 @@ export async function loadImageFolder(
   const imageShape: ImageShape =
     rows === undefined ? DEFAULT_SHAPE : [Number(rows), Number(columns), Number(planes)]
   const [height, width, channels] = imageShape
-  if (match === null || height < 1 || width < 1 || (channels !== 1 && channels !== 3))
+  const isOtherShape = rows === undefined && /^[\dx]+:/.test(match?.[4] ?? '')
+  if (match === null || isOtherShape || height < 1 || width < 1 || (channels !== 1 && channels !== 3))
     throw new UsageError(
       `data set: expected folder:PATH or folder:HEIGHTxWIDTHxCHANNELS:PATH with 1 or 3 channels, received "${name}"`,
     )
@@ -50,12 +52,11 @@ export async function loadImageFolder(
     )
   const root = resolve(match[4]!)
   await checkFolder('data set', root)
-  const classes = await subfolders(join(root, 'train'))
+  const [classes, inTest] = await Promise.all([classesOf(root, 'train'), classesOf(root, 'test')])
   if (classes.length < 2)
     throw new UsageError(
       `${join(root, 'train')}: expected at least 2 folders, one a class, received ${classes.length}`,
     )
-  const inTest = await subfolders(join(root, 'test'))
   if (inTest.join('/') !== classes.join('/'))
     throw new UsageError(
       `${join(root, 'test')}: expected the classes of train (${classes.join(', ')}), received ${inTest.join(', ') || 'none'}`,
@@ -167,20 +168,19 @@ function unlessSkipped(skipped: SkippedFile[] | undefined): (error: unknown) => 
 /** Hidden files stand beside pictures on some systems. */
 const isVisible = (name: string) => !name.startsWith('.')
 
-async function subfolders(folder: string): Promise<string[]> {
+async function classesOf(root: string, split: 'train' | 'test'): Promise<string[]> {
+  const folder = join(root, split)
   const entries = await entriesOf(folder)
   // A class that is a link would be left out without a word, and the labels after it shifted.
   const link = entries.find(entry => entry.isSymbolicLink() && isVisible(entry.name))
   if (link) throw new UsageError(`${join(folder, link.name)}: expected a folder, received a link`)
-  return entries
-    .filter(entry => entry.isDirectory() && isVisible(entry.name))
-    .map(({ name }) => name)
-    .sort()
+  const names = entries.filter(entry => entry.isDirectory() && isVisible(entry.name)).map(({ name }) => name)
+  return names.sort()
 }
 
 async function entriesOf(folder: string) {
   return await readdir(folder, { withFileTypes: true }).catch((error: NodeJS.ErrnoException) => {
-    const reason = error.code === 'ENOENT' ? 'no such folder' : `cannot be read (${error.code})`
+    const reason = error.code === 'ENOENT' ? `no such folder; ${LAYOUT}` : `cannot be read (${error.code})`
     throw new UsageError(`${folder}: ${reason}`)
   })
 }

@@ -139,7 +139,7 @@ function checkClasses(split: 'train' | 'validation', classes: readonly Int32Arra
   const empty = classes.findIndex(members => members.length === 0)
   if (empty >= 0)
     throw new UsageError(
-      `split: class ${empty} would have no image in the ${split} split (${total} images, ${classes.length} classes)`,
+      `split: expected an image of each of the ${classes.length} classes in the ${split} split, received none of class ${empty} (${total} in all): ask for a larger ${split === 'train' ? 'fraction' : 'validation'}`,
     )
 }
 

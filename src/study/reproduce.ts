@@ -75,7 +75,7 @@ export function checkTrials(trials: readonly PlannedTrial[], dataSet: DataSet): 
     const { train } = splitTraining(dataSet.train.labels, dataSet.classes.length, { ...spec.split, seed })
     if (spec.batchSize > train.length)
       throw new UsageError(
-        `${arm.name}: a batch of ${spec.batchSize} is larger than the training split of ${train.length} images`,
+        `${arm.name}: expected a batch size of at most the ${train.length} images that are trained on, received ${spec.batchSize}`,
       )
     compileTraining(spec)
   }

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { convMethods } from '../graph/ops/window.ts'
 import { type Device, devices } from '../runtime/engine.ts'
-import { FoveaError } from '../util/errors.ts'
+import { FoveaError, UsageError } from '../util/errors.ts'
 import type { HostTensor } from '../util/host-tensor.ts'
 import { decodeSafetensors, encodeSafetensors, LONGEST_HEADER } from '../weights/safetensors.ts'
 import { writeFileAtomic } from './files.ts'
@@ -153,15 +153,12 @@ export async function isCheckpoint(path: string): Promise<boolean> {
 /**
  * Reads a checkpoint.
  *
- * @throws FoveaError where the file is missing, truncated, or no checkpoint of Fovea
+ * @throws UsageError where there is no such file; FoveaError where it is truncated, or no checkpoint of Fovea
  */
 export async function loadCheckpoint(path: string): Promise<Checkpoint> {
   const bytes = await readFile(path).catch((error: NodeJS.ErrnoException) => {
-    throw new FoveaError(
-      error.code === 'ENOENT'
-        ? `no checkpoint at ${path}`
-        : `${path}: cannot be read (${error.code ?? error.message})`,
-    )
+    if (error.code === 'ENOENT') throw new UsageError(`no checkpoint at ${path}`)
+    throw new FoveaError(`${path}: cannot be read (${error.code ?? error.message})`)
   })
   const { tensors, metadata } = decodeSafetensors(bytes, path)
   if (metadata.format !== FORMAT)

@@ -79,7 +79,7 @@ export async function fit(spec: TrainingSpec, dataSet: DataSet, options: FitOpti
   })
   if (spec.batchSize > split.train.length)
     throw new UsageError(
-      `train: a batch of ${spec.batchSize} is larger than the training split of ${split.train.length} images`,
+      `train: expected a batch size of at most the ${split.train.length} images that are trained on, received ${spec.batchSize}`,
     )
   checkClasses(spec.model, dataSet)
   const trainer = new Trainer(spec, dataSet.classes, split, options)

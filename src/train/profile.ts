@@ -169,7 +169,7 @@ function minibatches(spec: TrainingSpec, { train, classes }: DataSet): (count: n
   const { train: rows } = splitTraining(train.labels, classes.length, { ...spec.split, seed })
   if (batchSize > rows.length)
     throw new UsageError(
-      `profile: a batch of ${batchSize} is larger than the training split of ${rows.length} images`,
+      `profile: expected a batch size of at most the ${rows.length} images that are trained on, received ${batchSize}`,
     )
   const order = minibatchOrder(rows, seed, 0)
   let at = 0

@@ -1,6 +1,6 @@
 /** Reads a file of weights. Its content tells the format, not its name. */
 import { open, readFile } from 'node:fs/promises'
-import { FoveaError } from '../util/errors.ts'
+import { FoveaError, UsageError } from '../util/errors.ts'
 import { pickled, readKerasArchive } from './keras-archive.ts'
 import { readKerasH5 } from './keras-h5.ts'
 import { type FileLayer, foveaLayers, type NamedTensors } from './named-tensors.ts'
@@ -11,7 +11,8 @@ import { decodeSafetensors } from './safetensors.ts'
  * The tensors of a file: Keras's .h5, .weights.h5 and .keras, safetensors, or an ONNX model's initializers,
  * as float32.
  *
- * @throws FoveaError where the file is missing, damaged, a pickle, or of no format that is known
+ * @throws UsageError where there is no such file; FoveaError where it is damaged, a pickle, or of no format
+ *   that is known
  */
 export async function readWeights(path: string): Promise<NamedTensors> {
   const start = await startOf(path)
@@ -53,7 +54,7 @@ async function bytesOf(path: string): Promise<Uint8Array> {
 }
 
 function unreadable(path: string, { code, message }: NodeJS.ErrnoException): FoveaError {
-  if (code === 'ENOENT') return new FoveaError(`${path}: expected a file of weights, there is none`)
+  if (code === 'ENOENT') return new UsageError(`${path}: expected a file of weights, there is none`)
   return new FoveaError(`${path}: cannot be read (${code ?? message})`)
 }
 
