@@ -5,24 +5,22 @@
  *                      [--batch 32,128] [--threads 1,2] [--rounds 5] [--peers pytorch,keras-jax]
  *                      [--python .venv/bin/python] [--fashion-mnist DIR] [--cifar-10 DIR]
  */
-import { mkdir } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
-import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { duration } from '../src/cli/format.ts'
-import { writeFileAtomic } from '../src/train/files.ts'
 import { foveaVersion } from '../src/train/version.ts'
 import { FoveaError, UsageError, unknownName } from '../src/util/errors.ts'
 import { machine, type Peaks, peaksOf } from './machine.ts'
 import { measureRow, type Pace, type Row } from './measure.ts'
 import { ImageFiles, type Network, networks } from './networks.ts'
 import { findPeers, peerNames } from './peers.ts'
+import { keep } from './results.ts'
 import { compare, perSecond } from './summary.ts'
 import { markdown, type Report } from './table.ts'
 import { measureTrials, type TrialsKey, type TrialsRow } from './trials.ts'
 
-const FULL: Pace = { rounds: 5, turn: 1.5, choose: 1, patience: 300 }
-const QUICK: Pace = { rounds: 3, turn: 0.8, choose: 0.4, patience: 20 }
+const FULL: Pace = { rounds: 5, turn: 1.5, choose: 1, firstStep: 200, patience: 60 }
+const QUICK: Pace = { rounds: 3, turn: 0.8, choose: 0.4, firstStep: 20, patience: 20 }
 /** --quick begins nothing after so many seconds; what is under way then ends within the fifth minute. */
 const QUICK_SECONDS = 240
 
@@ -35,6 +33,8 @@ const wholeTrials: readonly { network: string; count: number; epochs: number }[]
   { network: 'singh-brar/basic', count: 2, epochs: 1 },
   { network: 'korssjoen/dense', count: 2, epochs: 1 },
 ]
+/** A trial that takes longer is given up. */
+const TRIAL_SECONDS = 300
 const TRIAL_PEERS = ['fovea', 'pytorch', 'keras-tensorflow', 'sklearn']
 
 const HELP = `usage: npm run bench -- [options]
@@ -49,7 +49,7 @@ const HELP = `usage: npm run bench -- [options]
   --fashion-mnist DIR  where the images are, if not where Fovea finds them itself
   --cifar-10 DIR
   --json               the whole result on standard output, in the place of the table
-  --save               keep both in bench/results/
+  --save               keep both in bench/results/, row by row; the day's other rows stay
 `
 
 interface Flags {
@@ -172,11 +172,7 @@ async function main(): Promise<void> {
     process.stdout.write(HELP)
     return
   }
-  try {
-    await bench(flags)
-  } finally {
-    await flags.files.remove()
-  }
+  await bench(flags)
 }
 
 async function bench(flags: Flags): Promise<void> {
@@ -217,18 +213,18 @@ async function bench(flags: Flags): Promise<void> {
     rows.push(await measureRow(key, images, peers, pace, what => progress.now(`${title}: ${what}`)))
     progress.line(lineOf(title, rows.at(-1)!))
     progress.end()
-    if (flags.save) await save(report())
+    if (flags.save) await keep(report())
   }
   for (const key of flags.trials) {
     const title = `${key.count} trials of ${key.network.name}`
     if (late(title)) continue
     const images = await files.of(key.network.dataSet)
     const among = peers.filter(({ name }) => TRIAL_PEERS.includes(name))
-    const options = { rounds: Math.min(3, pace.rounds), cores: machine.cores, patience: pace.patience }
+    const options = { rounds: Math.min(3, pace.rounds), cores: machine.cores, patience: TRIAL_SECONDS }
     trials.push(await measureTrials(key, images, among, options, what => progress.now(`${title}: ${what}`)))
     progress.line(title)
     progress.end()
-    if (flags.save) await save(report())
+    if (flags.save) await keep(report())
   }
   process.stdout.write(flags.json ? `${JSON.stringify(report(), undefined, 2)}\n` : `\n${markdown(report())}`)
 }
@@ -243,15 +239,6 @@ function lineOf(title: string, row: Row): string {
     ? `, ${best.ratio.median.toFixed(2)} x ${best.peer} (${best.ratio.least.toFixed(2)} to ${best.ratio.most.toFixed(2)})`
     : ''
   return `${title}: ${mine}${ratio}`
-}
-
-/** Row by row, so that a run that is cut off leaves what it had. */
-async function save(report: Report): Promise<void> {
-  const folder = join(import.meta.dirname, 'results')
-  await mkdir(folder, { recursive: true })
-  const path = join(folder, `${report.date}-${machine.cores}-cores`)
-  await writeFileAtomic(`${path}.json`, `${JSON.stringify(report, undefined, 2)}\n`)
-  await writeFileAtomic(`${path}.md`, markdown(report))
 }
 
 try {

@@ -12,7 +12,8 @@ export interface Pace {
   readonly turn: number
   /** For each variant of a peer. */
   readonly choose: number
-  /** An answer that takes longer is given up. */
+  /** For the first step, before which some compile, and for the answer to anything else. */
+  readonly firstStep: number
   readonly patience: number
 }
 
@@ -117,7 +118,7 @@ async function attempt(living: Turn[], turn: Turn, work: () => Promise<void>): P
 
 /** @returns the number of parameters, which must be the same for all peers */
 async function prepare({ process, row }: Turn, job: Job, pace: Pace, expected?: number): Promise<number> {
-  const { version, parameters, firstStep } = await process.ask({ do: 'prepare', ...job }, pace.patience)
+  const { version, parameters, firstStep } = await process.ask({ do: 'prepare', ...job }, pace.firstStep)
   row.version = version
   if (expected !== undefined && parameters !== expected)
     throw new FoveaError(`another network: expected ${expected} parameters, received ${parameters}`)
@@ -125,7 +126,7 @@ async function prepare({ process, row }: Turn, job: Job, pace: Pace, expected?: 
   await process.ask({ do: 'train', steps: STEPS_BEFORE_MEMORY }, pace.patience)
   // Before other variants of the same peer stand in memory beside it.
   row.peakBytes = (await process.ask({ do: 'memory' }, pace.patience)).peakBytes
-  const { variant, tried } = await process.ask({ do: 'choose', seconds: pace.choose }, 10 * pace.patience)
+  const { variant, tried } = await process.ask({ do: 'choose', seconds: pace.choose }, 4 * pace.firstStep)
   if (variant) row.variant = variant
   if (Object.keys(tried).length > 0) row.tried = tried
   return parameters

@@ -1,6 +1,5 @@
 /** The networks that the bench trains, and the images on which. */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { loadDataSet } from '../src/data/registry.ts'
 import { multiplyAdds } from '../src/graph/cost.ts'
@@ -11,6 +10,7 @@ import { bytesOf } from '../src/util/host-tensor.ts'
 import type { BuildOptions } from '../src/zoo/architecture.ts'
 import { architectureNamed } from '../src/zoo/index.ts'
 import type { Job } from './protocol.ts'
+import { scratch } from './scratch.ts'
 
 export type DataSetName = 'fashion-mnist' | 'cifar-10'
 
@@ -58,7 +58,6 @@ export interface Images extends Pick<Job, 'images' | 'labels' | 'shape' | 'class
 export class ImageFiles {
   private readonly folders: Readonly<Record<DataSetName, string | undefined>>
   private readonly written = new Map<DataSetName, Promise<Images>>()
-  private directory: string | undefined
 
   /** @param folders where a data set is read from; undefined: where Fovea finds it itself */
   constructor(folders: Readonly<Record<DataSetName, string | undefined>>) {
@@ -73,19 +72,14 @@ export class ImageFiles {
     return await images
   }
 
-  async remove(): Promise<void> {
-    if (this.directory) await rm(this.directory, { recursive: true, force: true })
-  }
-
   private async write(name: DataSetName): Promise<Images> {
     const folder = this.folders[name]
     const { train, imageShape, classes, hash, source } = await loadDataSet(
       name,
       folder === undefined ? {} : { folder },
     )
-    this.directory ??= await mkdtemp(join(tmpdir(), 'fovea-bench-'))
-    const images = join(this.directory, `${name}.images`)
-    const labels = join(this.directory, `${name}.labels`)
+    const images = join(scratch(), `${name}.images`)
+    const labels = join(scratch(), `${name}.labels`)
     await writeFile(images, bytesOf(train.images))
     await writeFile(labels, Uint8Array.from(train.labels.data as Int32Array))
     return { images, labels, shape: [train.count, ...imageShape], classes: classes.length, hash, source }

@@ -6,6 +6,7 @@ import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
 import { FoveaError } from '../src/util/errors.ts'
 import type { Answers, Request } from './protocol.ts'
+import { scratch } from './scratch.ts'
 
 export interface Peer {
   readonly name: string
@@ -151,7 +152,8 @@ export class PeerProcess {
     this.peer = peer
     const [program, ...args] = peer.command
     // A group of its own: what a peer starts (compilers) ends with it.
-    this.child = spawn(program, args, { detached: true })
+    // A temporary folder that the bench removes: a peer that is killed leaves what it wrote.
+    this.child = spawn(program, args, { detached: true, env: { ...process.env, TMPDIR: scratch() } })
     this.child.stderr.setEncoding('utf8').on('data', (text: string) => {
       this.complaint = (this.complaint + text).slice(-4000)
     })

@@ -184,6 +184,21 @@ export function testEngine(name: string, openEngine: (options?: EngineOptions) =
       await engine.free(['large'])
     })
 
+    test.each([
+      ['at the end', 5_000_001, 3],
+      ['everywhere', 5_000_001, 0],
+      ['and nothing', 0, 0],
+    ])('stores zeros %s', async (_where, length, others) => {
+      const data = new Float32Array(length).fill(0.5, 0, others)
+      const zeros: HostTensor = { dtype: 'float32', shape: [length], data }
+      // In the place of others: what was there must not shine through.
+      await engine.write({ zeros: { ...zeros, data: new Float32Array(length).fill(9) } })
+      await engine.write({ zeros })
+      const read = await engine.read(['zeros'])
+      expect(Buffer.compare(Buffer.from(read.zeros!.data.buffer), Buffer.from(data.buffer))).toBe(0)
+      await engine.free(['zeros'])
+    })
+
     test('answers in the order of the calls', async () => {
       const program = await engine.load(accumulate)
       const write = (step: number) => engine.write({ order: pair(step, step) })

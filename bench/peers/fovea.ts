@@ -15,14 +15,11 @@ import type { Engine, Program } from '../../src/runtime/engine.ts'
 import { openEngine } from '../../src/runtime/node.ts'
 import { Evaluator } from '../../src/train/evaluate.ts'
 import { STORED_TRAIN } from '../../src/train/fit.ts'
-import { startOf, stepFeeds } from '../../src/train/step-keys.ts'
+import { callSeconds, stepFeeds, writeState } from '../../src/train/steps.ts'
 import { foveaVersion } from '../../src/train/version.ts'
 import { FoveaError } from '../../src/util/errors.ts'
 import { peakBytes } from '../memory.ts'
 import type { Job, Request } from '../protocol.ts'
-
-/** As `fit`: what one call of the runtime should take, so that progress stays alive. */
-const CALL_MS = 250
 
 const optimizer = adam()
 
@@ -63,7 +60,7 @@ class Trial {
       batchSize: job.batch,
     })
     const program = await on.load(compiled.bytes)
-    await on.write(startOf(compiled, job.seed))
+    await writeState(on, compiled, job.seed)
     return new Trial(job, on, compiled, program)
   }
 
@@ -71,7 +68,8 @@ class Trial {
   async train(steps: number): Promise<number> {
     const began = performance.now()
     for (let left = steps; left > 0; ) {
-      const wanted = this.msPerStep > 0 ? Math.max(1, Math.round(CALL_MS / this.msPerStep)) : 8
+      const wanted =
+        this.msPerStep > 0 ? Math.max(1, Math.round((1000 * callSeconds(this.compiled)) / this.msPerStep)) : 8
       const callBegan = performance.now()
       const made = await this.call(Math.min(left, wanted))
       this.msPerStep = (performance.now() - callBegan) / made
@@ -131,7 +129,7 @@ async function prepare(job: Job) {
   if (stored !== job.images) {
     const [images, labels] = await Promise.all([readFile(job.images), readFile(job.labels)])
     await engine.write({
-      [STORED_TRAIN.images]: { dtype: 'uint8', shape: job.shape, data: new Uint8Array(images) },
+      [STORED_TRAIN.images]: { dtype: 'uint8', shape: job.shape, data: images },
       [STORED_TRAIN.labels]: { dtype: 'int32', shape: [job.shape[0]], data: Int32Array.from(labels) },
     })
     stored = job.images

@@ -78,11 +78,12 @@ const kinds = {
     },
   },
   pixelAttention: {
-    options: ['keyDim', 'kernelInitializer'],
+    options: ['keyDim', 'kernelInitializer', 'valueInitializer'],
     shape({ x, layer, weights }) {
       const channels = x[2]
       for (const name of ['query', 'key']) weights.kernel([channels, layer.keyDim ?? channels], layer, name)
-      weights.kernel([channels, channels], layer, 'value')
+      const kernelInitializer = layer.valueInitializer ?? layer.kernelInitializer
+      weights.kernel([channels, channels], { kernelInitializer }, 'value')
       return x
     },
   },
@@ -161,13 +162,14 @@ export function windows([...x], { kernelSize, strides, padding, dilationRate }) 
 
 /** First values of a kernel; `density` is the share of its connections that a mask keeps. */
 function initialValues({ initializer, ...rest }, shape, random, density) {
-  if (Object.keys(rest).length > 0 || !['glorotUniform', 'heNormal'].includes(initializer))
+  if (Object.keys(rest).length > 0 || !['glorotUniform', 'heNormal', 'zeros'].includes(initializer))
     throw new Error(
-      `initializer: expected glorotUniform or heNormal, received ${JSON.stringify(initializer)}`,
+      `initializer: expected glorotUniform, heNormal or zeros, received ${JSON.stringify(initializer)}`,
     )
   const field = sizeOf(shape.slice(0, -2)) * density
   const [fanIn, fanOut] = shape.slice(-2).map(extent => extent * field)
   const values = new Float32Array(sizeOf(shape))
+  if (initializer === 'zeros') return values
   if (initializer === 'glorotUniform') {
     const limit = Math.sqrt(6 / (fanIn + fanOut))
     for (let i = 0; i < values.length; i++) values[i] = limit * (2 * random() - 1)

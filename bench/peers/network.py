@@ -31,7 +31,7 @@ OPTIONS: dict[str, set[str]] = {
     "lateralInhibition": {"radius", "sigma", "strength", "learned"},
     "batchNormalization": {"momentum", "epsilon", "center", "scale"},
     "activation": {"activation"},
-    "pixelAttention": {"keyDim", "kernelInitializer"},
+    "pixelAttention": {"keyDim", "kernelInitializer", "valueInitializer"},
     "add": set(),
     "channelPadding": {"channels"},
     "zeroPadding2d": {"padding"},
@@ -185,7 +185,7 @@ def check(where: str, kind: str, options: dict[str, Any]) -> None:
             expect(set(value) <= {"l1", "l2"} and value.get("l1", 0) == 0, option)
         elif option == "connectivity":
             expect(set(value) == {"connectivity", "density"} and value["connectivity"] == "bernoulli", option)
-        elif option in ("kernelInitializer", "biasInitializer"):
+        elif option in ("kernelInitializer", "biasInitializer", "valueInitializer"):
             expect(set(value) == {"initializer"} and value["initializer"] in INITIALIZERS, option)
         elif option == "learned":
             expect(value is False, option)
@@ -290,9 +290,10 @@ def layer_weights(layer: Layer, random: np.random.Generator) -> dict[str, Weight
             )
         case "pixelAttention":
             key = layer.options.get("keyDim") or channels
+            of_values = "valueInitializer" if "valueInitializer" in layer.options else "kernelInitializer"
             return {
                 "query": drawn("kernelInitializer", (channels, key)),
                 "key": drawn("kernelInitializer", (channels, key)),
-                "value": drawn("kernelInitializer", (channels, channels)),
+                "value": drawn(of_values, (channels, channels)),
             }
     return {}

@@ -188,12 +188,12 @@ export function initialize(initializer: Initializer, shape: Shape, key: Key, fan
     case 'constant':
       return new Float32Array(count).fill(initializer.value)
     case 'randomNormal':
-      return Float32Array.from(normal(key, count), z => initializer.mean + initializer.stddev * z)
+      return rounded(normal(key, count), initializer.stddev, initializer.mean)
     case 'truncatedNormal':
-      return Float32Array.from(truncatedNormals(key, count), z => initializer.mean + initializer.stddev * z)
+      return rounded(truncatedNormals(key, count), initializer.stddev, initializer.mean)
     case 'randomUniform': {
       const { minval, maxval } = initializer
-      return Float32Array.from(uniform(key, count), u => minval + (maxval - minval) * u)
+      return rounded(uniform(key, count), maxval - minval, minval)
     }
     case 'orthogonal':
       return orthogonalMatrix(shape, key, initializer.gain)
@@ -220,10 +220,24 @@ function scaled({ scale, mode, distribution }: Scaling, fans: Fans, count: numbe
   const stddev = Math.sqrt(scale / Math.max(1, fan))
   if (distribution === 'uniform') {
     const limit = Math.sqrt(3) * stddev
-    return Float32Array.from(uniform(key, count), u => limit * (2 * u - 1))
+    return symmetric(uniform(key, count), limit)
   }
-  if (distribution === 'untruncatedNormal') return Float32Array.from(normal(key, count), z => stddev * z)
-  return Float32Array.from(truncatedNormals(key, count), z => (stddev / TRUNCATED_STDDEV) * z)
+  if (distribution === 'untruncatedNormal') return rounded(normal(key, count), stddev)
+  return rounded(truncatedNormals(key, count), stddev / TRUNCATED_STDDEV)
+}
+
+/** `scale z + offset`. Loops, because `Float32Array.from` takes five times as long. */
+function rounded(values: Float64Array, scale: number, offset = 0): Float32Array {
+  const result = new Float32Array(values.length)
+  for (let i = 0; i < values.length; i++) result[i] = scale * values[i]! + offset
+  return result
+}
+
+/** From [0, 1) to [-limit, limit). */
+function symmetric(values: Float64Array, limit: number): Float32Array {
+  const result = new Float32Array(values.length)
+  for (let i = 0; i < values.length; i++) result[i] = limit * (2 * values[i]! - 1)
+  return result
 }
 
 /**

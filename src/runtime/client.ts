@@ -51,18 +51,12 @@ export class Client implements Engine {
     for (const [name, tensor] of Object.entries(values)) checkTensor(`write: "${name}"`, tensor)
     const replies = Object.entries(values).flatMap(([name, tensor]) => {
       const { dtype, shape } = tensor
-      const all = bytesOf(tensor)
-      const pieces = Math.max(1, Math.ceil(all.length / PIECE_BYTES))
+      const bytes = withoutZerosAtEnd(bytesOf(tensor))
+      const pieces = Math.max(1, Math.ceil(bytes.length / PIECE_BYTES))
       return Array.from({ length: pieces }, (_, i) => {
         const offset = i * PIECE_BYTES
-        return this.#ask({
-          op: 'write',
-          name,
-          dtype,
-          shape,
-          offset,
-          bytes: all.subarray(offset, offset + PIECE_BYTES),
-        })
+        const piece = bytes.subarray(offset, offset + PIECE_BYTES)
+        return this.#ask({ op: 'write', name, dtype, shape, offset, bytes: piece, isLast: i === pieces - 1 })
       })
     })
     await Promise.all(replies)
@@ -146,6 +140,13 @@ export class Client implements Engine {
     this.#transport.busy(false)
     this.#idle?.()
   }
+}
+
+/** An optimizer's state is zeros at first: twice the parameters, which need not travel. */
+function withoutZerosAtEnd(bytes: Uint8Array): Uint8Array {
+  let end = bytes.length
+  while (end > 0 && bytes[end - 1] === 0) end--
+  return bytes.subarray(0, end)
 }
 
 function checkTensor(where: string, { dtype, shape, data }: HostTensor): void {

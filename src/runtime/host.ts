@@ -74,11 +74,11 @@ export class Host {
     await recording?.discard()
   }
 
-  #write({ name, dtype, shape, offset, bytes }: Extract<Request, { op: 'write' }>): void {
+  #write({ name, dtype, shape, offset, bytes, isLast }: Extract<Request, { op: 'write' }>): void {
     const length = sizeOf(shape) * bytesPerElement[dtype]
     const all = offset === 0 ? new Uint8Array(length) : this.#arriving.get(name)!
     all.set(bytes, offset)
-    if (offset + bytes.length < length) this.#arriving.set(name, all)
+    if (!isLast) this.#arriving.set(name, all)
     else {
       this.#arriving.delete(name)
       this.#stored.set(

@@ -5,7 +5,10 @@ export type Tensors = Readonly<Record<string, HostTensor>>
 export type Names = Readonly<Record<string, string>>
 
 export type Request =
-  /** A piece of a tensor: large ones come in several, and are stored with the last one. */
+  /**
+   * A piece of a tensor: large ones come in several, and are stored with the last one. What follows that is
+   * zeros.
+   */
   | {
       readonly op: 'write'
       readonly name: string
@@ -13,6 +16,7 @@ export type Request =
       readonly shape: Shape
       readonly offset: number
       readonly bytes: Uint8Array
+      readonly isLast: boolean
     }
   | { readonly op: 'read'; readonly names: readonly string[] }
   | { readonly op: 'free'; readonly names: readonly string[] }

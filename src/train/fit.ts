@@ -9,7 +9,7 @@ import { type HostTensor, sameShape, showShape } from '../util/host-tensor.ts'
 import { type Checkpoint, checkResumable, type Position, saveCheckpoint } from './checkpoint.ts'
 import { checkClasses, Evaluator } from './evaluate.ts'
 import { checkSpec, type EpochRecord, type TrainEvent, type TrainingSpec } from './spec.ts'
-import { stepFeeds } from './step-keys.ts'
+import { callSeconds, stepFeeds, writeState } from './steps.ts'
 import { checkStart, parameterCounts } from './transfer.ts'
 
 export interface FitOptions {
@@ -50,9 +50,6 @@ export class Interrupted extends FoveaError {
 export class Diverged extends FoveaError {
   override name = 'Diverged'
 }
-
-/** Seconds of training that one call of the runtime should take: progress stays alive, and overhead small. */
-const CHUNK_SECONDS = 0.25
 
 /** Names of the stored data set of an engine. */
 export const STORED_TRAIN = { images: 'data/train/images', labels: 'data/train/labels' }
@@ -171,19 +168,17 @@ class Trainer {
   }
 
   /** Puts the state to start from into the engine. */
-  private async start({ state }: TrainProgram): Promise<void> {
+  private async start(compiled: TrainProgram): Promise<void> {
     const { resume, weights } = this.options
     if (!resume) checkStart(this.spec, weights)
-    const values: Record<string, HostTensor> = {}
-    for (const { name, shape, initial } of state) {
+    for (const { name, shape } of resume ? compiled.state : []) {
       const saved = resume?.state[name]
-      if (resume && (!saved || !sameShape(saved.shape, shape)))
+      if (!saved || !sameShape(saved.shape, shape))
         throw new FoveaError(
           `${this.options.checkpoint?.path ?? 'resume'}: expected "${name}" of shape ${showShape(shape)}, received ${saved ? showShape(saved.shape) : 'none'}`,
         )
-      values[name] = saved ?? weights?.[name] ?? { dtype: 'float32', shape, data: initial(this.spec.seed) }
     }
-    await this.engine.write(values)
+    await writeState(this.engine, compiled, this.spec.seed, resume?.state ?? weights)
     if (!resume) return
     this.position = resume.position
     this.best = resume.best
@@ -230,9 +225,10 @@ class Trainer {
     const wholeSteps = Math.floor(order.length / batchSize)
     const last = position.step >= wholeSteps
     const size = last ? order.length - wholeSteps * batchSize : batchSize
-    const wanted = this.secondsPerStep > 0 ? Math.max(1, Math.round(CHUNK_SECONDS / this.secondsPerStep)) : 8
-    const steps = last ? 1 : Math.min(wanted, wholeSteps - position.step)
     const { compiled, program } = await this.program(size)
+    const wanted =
+      this.secondsPerStep > 0 ? Math.max(1, Math.round(callSeconds(compiled) / this.secondsPerStep)) : 8
+    const steps = last ? 1 : Math.min(wanted, wholeSteps - position.step)
     const began = performance.now()
     const from = position.step * batchSize
     const result = await program.run({

@@ -15,7 +15,7 @@ import type { HostTensor } from '../util/host-tensor.ts'
 import { checkClasses } from './evaluate.ts'
 import { STORED_TRAIN, storeTrainingImages } from './fit.ts'
 import { checkSpec, type TrainingSpec } from './spec.ts'
-import { startOf, stepFeeds } from './step-keys.ts'
+import { stepFeeds, writeState } from './steps.ts'
 import { checkStart } from './transfer.ts'
 
 /**
@@ -118,7 +118,7 @@ export async function profileTraining(
       `profile: expected at most ${recordable} steps of ${program.nodes} nodes, which is what ONNX Runtime records, received ${asked}`,
     )
   await storeTrainingImages(engine, dataSet)
-  await engine.write(startOf(compiled, spec.seed, weights))
+  await writeState(engine, compiled, spec.seed, weights)
   let updates = 0
   const run = async (loaded: Program, count: number): Promise<number> => {
     const feeds = stepFeeds(compiled, spec, next(count), updates)

@@ -18,42 +18,87 @@ export function key(seed: number, ...path: readonly (string | number)[]): Key {
 }
 
 const PARITY = 0x1bd11bda
-const ROTATIONS = [
-  [13, 15, 26, 6],
-  [17, 29, 16, 24],
-] as const
 
 /** One block: the counter (c0, c1) enciphered under the key (k0, k1); 20 rounds. Returns two uint32. */
 export function threefry2x32(k0: number, k1: number, c0: number, c1: number): [number, number] {
-  const ks = [k0, k1, k0 ^ k1 ^ PARITY]
-  let x0 = (c0 + k0) | 0
-  let x1 = (c1 + k1) | 0
-  for (let group = 0; group < 5; group++) {
-    for (const r of ROTATIONS[group % 2]!) {
-      x0 = (x0 + x1) | 0
-      x1 = ((x1 << r) | (x1 >>> (32 - r))) ^ x0
-    }
-    x0 = (x0 + ks[(group + 1) % 3]!) | 0
-    x1 = (x1 + ks[(group + 2) % 3]! + group + 1) | 0
-  }
-  return [x0 >>> 0, x1 >>> 0]
+  const block = new Uint32Array(2)
+  encipher(block, 0, k0, k1, c0, c1)
+  return [block[0]!, block[1]!]
+}
+
+/** Writes a block at `bits[at]`. The rounds are written out: a network's first values take millions of blocks. */
+function encipher(bits: Uint32Array, at: number, k0: number, k1: number, c0: number, c1: number): void {
+  const k2 = k0 ^ k1 ^ PARITY
+  let a = (c0 + k0) | 0
+  let b = (c1 + k1) | 0
+  a = (a + b) | 0
+  b = ((b << 13) | (b >>> 19)) ^ a
+  a = (a + b) | 0
+  b = ((b << 15) | (b >>> 17)) ^ a
+  a = (a + b) | 0
+  b = ((b << 26) | (b >>> 6)) ^ a
+  a = (a + b) | 0
+  b = ((b << 6) | (b >>> 26)) ^ a
+  a = (a + k1) | 0
+  b = (b + k2 + 1) | 0
+  a = (a + b) | 0
+  b = ((b << 17) | (b >>> 15)) ^ a
+  a = (a + b) | 0
+  b = ((b << 29) | (b >>> 3)) ^ a
+  a = (a + b) | 0
+  b = ((b << 16) | (b >>> 16)) ^ a
+  a = (a + b) | 0
+  b = ((b << 24) | (b >>> 8)) ^ a
+  a = (a + k2) | 0
+  b = (b + k0 + 2) | 0
+  a = (a + b) | 0
+  b = ((b << 13) | (b >>> 19)) ^ a
+  a = (a + b) | 0
+  b = ((b << 15) | (b >>> 17)) ^ a
+  a = (a + b) | 0
+  b = ((b << 26) | (b >>> 6)) ^ a
+  a = (a + b) | 0
+  b = ((b << 6) | (b >>> 26)) ^ a
+  a = (a + k0) | 0
+  b = (b + k1 + 3) | 0
+  a = (a + b) | 0
+  b = ((b << 17) | (b >>> 15)) ^ a
+  a = (a + b) | 0
+  b = ((b << 29) | (b >>> 3)) ^ a
+  a = (a + b) | 0
+  b = ((b << 16) | (b >>> 16)) ^ a
+  a = (a + b) | 0
+  b = ((b << 24) | (b >>> 8)) ^ a
+  a = (a + k1) | 0
+  b = (b + k2 + 4) | 0
+  a = (a + b) | 0
+  b = ((b << 13) | (b >>> 19)) ^ a
+  a = (a + b) | 0
+  b = ((b << 15) | (b >>> 17)) ^ a
+  a = (a + b) | 0
+  b = ((b << 26) | (b >>> 6)) ^ a
+  a = (a + b) | 0
+  b = ((b << 6) | (b >>> 26)) ^ a
+  a = (a + k2) | 0
+  b = (b + k0 + 5) | 0
+  bits[at] = a
+  bits[at + 1] = b
 }
 
 /** `count` random uint32. */
-export function randomBits(key: Key, count: number): Uint32Array {
-  const [k0, k1] = key.words
+export function randomBits({ words: [k0, k1] }: Key, count: number): Uint32Array {
+  // The last of an odd number falls beyond the end, where an array drops what is written.
   const bits = new Uint32Array(count)
-  for (let i = 0; i < count; i += 2) {
-    const [a, b] = threefry2x32(k0, k1, i >>> 1, 0)
-    bits[i] = a
-    if (i + 1 < count) bits[i + 1] = b
-  }
+  for (let i = 0; i < count; i += 2) encipher(bits, i, k0, k1, i >>> 1, 0)
   return bits
 }
 
 /** `count` numbers, uniform in [0, 1), with 32 random bits each. */
 export function uniform(key: Key, count: number): Float64Array {
-  return Float64Array.from(randomBits(key, count), bits => bits / 2 ** 32)
+  const bits = randomBits(key, count)
+  const values = new Float64Array(count)
+  for (let i = 0; i < count; i++) values[i] = bits[i]! / 2 ** 32
+  return values
 }
 
 /** `count` standard normal numbers, by the Box-Muller transform. */
@@ -75,9 +120,9 @@ export function truncatedNormal(key: Key, count: number): Float64Array {
   let filled = 0
   for (let round = 0; filled < count; round++) {
     const [k0, k1] = threefry2x32(key.words[0], key.words[1], round, 1)
-    for (const value of normal({ words: [k0, k1] }, count - filled + 16)) {
-      if (filled < count && Math.abs(value) <= 2) values[filled++] = value
-    }
+    const drawn = normal({ words: [k0, k1] }, count - filled + 16)
+    for (let i = 0; i < drawn.length && filled < count; i++)
+      if (Math.abs(drawn[i]!) <= 2) values[filled++] = drawn[i]!
   }
   return values
 }

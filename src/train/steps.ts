@@ -1,7 +1,8 @@
-/** What training steps are given besides images: first state, minibatches, rates and random numbers. */
+/** What training steps are given besides images: first state, minibatches, rates and random numbers; and how many a call makes. */
 import type { TrainProgram } from '../compile/train-program.ts'
 import { learningRateAt } from '../nn/schedules.ts'
-import { type HostTensor, hostTensor } from '../util/host-tensor.ts'
+import type { Engine } from '../runtime/engine.ts'
+import { type HostTensor, hostTensor, sizeOf } from '../util/host-tensor.ts'
 import { bitsAt, key } from '../util/random.ts'
 import type { TrainingSpec } from './spec.ts'
 
@@ -21,18 +22,30 @@ export function stepKeys(
   )
 }
 
-/** The state that training begins with, by name: of `weights` what they have, the rest drawn from the seed. */
-export function startOf(
+/**
+ * Writes the state that training begins with: of `known`, by name, what is there; the rest drawn from the seed.
+ */
+export async function writeState(
+  engine: Engine,
   { state }: TrainProgram,
   seed: number,
-  weights?: Readonly<Record<string, HostTensor>>,
-): Record<string, HostTensor> {
-  return Object.fromEntries(
-    state.map(({ name, shape, initial }): [string, HostTensor] => [
-      name,
-      weights?.[name] ?? { dtype: 'float32', shape, data: initial(seed) },
-    ]),
-  )
+  known: Readonly<Record<string, HostTensor>> = {},
+): Promise<void> {
+  // One after another: of a large network, what is drawn would stand in memory beside what is on its way.
+  for (const { name, shape, initial } of state)
+    await engine.write({ [name]: known[name] ?? { dtype: 'float32', shape, data: initial(seed) } })
+}
+
+/** Progress stays alive. */
+const LEAST_CALL_SECONDS = 0.25
+
+/** A call copies the state in and out, which takes 1 / 20 of this time. */
+const STATE_BYTES_PER_SECOND = 100e6
+
+/** How long a call of a training program should take, by its number of steps. Seconds. */
+export function callSeconds({ state }: TrainProgram): number {
+  const bytes = state.reduce((sum, { shape }) => sum + 4 * sizeOf(shape), 0)
+  return Math.max(LEAST_CALL_SECONDS, bytes / STATE_BYTES_PER_SECOND)
 }
 
 /**
