@@ -72,11 +72,7 @@ export const recipes: readonly Recipe[] = [
   cifar('resnet20', `--epochs 20 --learning-rate 0.05 --warmup 1 ${SGD}`, "an eighth of the paper's images"),
   cifar('resnet32', `--epochs 1 --learning-rate 0.05 ${SGD}`, "a 160th of the paper's images"),
   cifar('resnet56', `--epochs 1 --learning-rate 0.05 ${SGD}`, "a 160th of the paper's images"),
-  cifar(
-    'densenet-bc',
-    `--epochs 1 --learning-rate 0.05 ${SGD}`,
-    "a 300th of the paper's images",
-  ),
+  cifar('densenet-bc', `--epochs 1 --learning-rate 0.05 ${SGD}`, "a 300th of the paper's images"),
   cifar(
     'vgg16',
     '--epochs 1 --learning-rate 1e-4 --schedule cosine --augment flip --top pooling',

@@ -30,6 +30,22 @@ export function pairedDifference(a: readonly number[], b: readonly number[], lev
   return { n, mean, deviation, low: mean - margin, high: mean + margin, level }
 }
 
+/**
+ * Whether two arms differ by less than `margin`, by two one-sided t tests at 5 %: where the 90 % interval of the
+ * paired difference lies within ± margin. That no difference was found would say less. Schuirmann, Journal of
+ * Pharmacokinetics and Biopharmaceutics 15, 1987.
+ *
+ * @throws RangeError as {@link pairedDifference}
+ */
+export function equivalence(
+  a: readonly number[],
+  b: readonly number[],
+  margin: number,
+): { readonly difference: PairedDifference; readonly isEquivalent: boolean } {
+  const difference = pairedDifference(a, b, 0.9)
+  return { difference, isEquivalent: -margin < difference.low && difference.high < margin }
+}
+
 /** The t with P(|T| < t) = level, for T of Student's distribution with whole degrees of freedom. */
 export function studentQuantile(level: number, degrees: number): number {
   let [low, high] = [0, 1]

@@ -10,13 +10,14 @@
 import { UsageError } from '../../util/errors.ts'
 import { hostTensor, showShape } from '../../util/host-tensor.ts'
 import { apply, type Lowering, type Node, type OpDefinition, type Tensor } from '../node.ts'
+import { depthwise } from './conv-depthwise.ts'
 import { dftConvolution, dftInputGradient, dftKernelGradient } from './conv-dft.ts'
 import { formOf } from './conv-form.ts'
 import { winogradConvolution, winogradInputGradient, winogradKernelGradient } from './conv-winograd.ts'
 import { add, mul } from './elementwise.ts'
 import { gather } from './gather.ts'
 import { matMul, reduceSum } from './reduce.ts'
-import { concat, pad, reshape, slice, split, transpose } from './shape.ts'
+import { concat, reshape, slice, split, transpose } from './shape.ts'
 import { constant, filled } from './source.ts'
 import { cell, type Extents, hasPadding, type Pair, type WindowAttributes, windowCounts } from './window.ts'
 
@@ -303,29 +304,6 @@ function tapsThatReach(window: WindowAttributes, axis: 0 | 1, remainder: number)
 /** The window whose tap `t` reads `position`; possibly out of range. */
 function windowThatReads(window: WindowAttributes, axis: 0 | 1, position: number, t: number): number {
   return (position + window.before[axis] - t * window.dilation[axis]) / window.strides[axis]
-}
-
-/** A sum over taps of shifted maps times a weight per channel. w [kH, kW, 1, C m]. */
-function depthwise(x: Tensor, w: Tensor, window: WindowAttributes): Tensor {
-  const [h, width, n, c] = extents(x)
-  const [kh, kw, , k] = extents(w)
-  const [rows, columns] = windowCounts([h, width], window)
-  const multiplier = k / c
-  const padded = pad(x, [...window.before, 0, 0], [...window.after, 0, 0])
-  const taps = split(reshape(w, [kh * kw, c, multiplier]), 0, new Array<number>(kh * kw).fill(1))
-  let sum: Tensor | undefined
-  for (let i = 0; i < kh; i++) {
-    const band = slice(padded, 0, i * window.dilation[0], rows, window.strides[0])
-    for (let j = 0; j < kw; j++) {
-      const shifted = slice(band, 1, j * window.dilation[1], columns, window.strides[1])
-      const weighted =
-        multiplier === 1
-          ? mul(shifted, reshape(taps[i * kw + j]!, [c]))
-          : mul(reshape(shifted, [rows, columns, n, c, 1]), reshape(taps[i * kw + j]!, [c, multiplier]))
-      sum = sum ? add(sum, weighted) : weighted
-    }
-  }
-  return reshape(sum!, [rows, columns, n, k])
 }
 
 /** ONNX's own Conv, over [N, C, H, W], for programs that others read. */
