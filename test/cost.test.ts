@@ -72,7 +72,7 @@ test('every op that stands for matrix products counts as some', () => {
   const own = (node: Tensor['node']) =>
     sum(multiplyAdds([...node.inputs, ...node.outputs]).slice(node.inputs.length))
   expect([...new Set(multiplying.map(({ op }) => op.op))]).toEqual(
-    expect.arrayContaining(['Conv', 'GroupedConv', 'ScalarAttention']),
+    expect.arrayContaining(['Conv', 'GroupedConv', 'DotProductAttention', 'ScalarAttention']),
   )
   expect(multiplying.filter(node => own(node) === 0).map(({ op }) => op.op)).toEqual([])
 })

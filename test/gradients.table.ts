@@ -4,6 +4,7 @@
  */
 import { apply, applyAll, type Tensor } from '../src/graph/node.ts'
 import { scalarAttention } from '../src/graph/ops/attention.ts'
+import { dotProductAttention } from '../src/graph/ops/dot-product-attention.ts'
 import * as e from '../src/graph/ops/elementwise.ts'
 import { gather, oneHot, randomMask, randomUniform, ScatterAdd } from '../src/graph/ops/gather.ts'
 import { softmaxCrossEntropy, sumOfMagnitudes, sumOfSquares } from '../src/graph/ops/loss.ts'
@@ -229,6 +230,14 @@ export const gradientTable: Readonly<Record<string, Entry>> = {
     // The gradient presumes targets that sum to 1: these do, for any x.
     smooth('targets of a graph', [normal(3, 4), normal(3, 4)], (x, t) =>
       softmaxCrossEntropy(x, r.softmax(t)),
+    ),
+  ],
+  DotProductAttention: [
+    smooth('', [normal(3, 2), normal(4, 2), normal(4, 3)], (q, k, v) => dotProductAttention(q, k, v)),
+    smooth(
+      'batches and heads, scaled',
+      [normal(2, 2, 3, 4), normal(2, 2, 3, 4), normal(2, 2, 3, 2)],
+      (q, k, v) => dotProductAttention(q, k, v, 0.5),
     ),
   ],
   ScalarAttention: [

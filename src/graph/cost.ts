@@ -4,6 +4,7 @@ import { sizeOf, toNumbers } from '../util/host-tensor.ts'
 import { type Node, type OpDefinition, type Tensor, topological } from './node.ts'
 import { ScalarAttention } from './ops/attention.ts'
 import { Conv, GroupedConv } from './ops/conv.ts'
+import { DotProductAttention } from './ops/dot-product-attention.ts'
 import { MatMul } from './ops/reduce.ts'
 import { Constant } from './ops/source.ts'
 
@@ -31,6 +32,12 @@ const products = new Map<OpDefinition, (node: Node) => number>([
     MatMul,
     ({ inputs: [a, b], outputs: [c], attributes: { transA } }) =>
       Math.round(sizeOf(c!.shape) * a!.shape.at(transA ? -2 : -1)! * nonzeros(a!) * nonzeros(b!)),
+  ],
+  // T S scores of D products each, and T E results of S.
+  [
+    DotProductAttention,
+    ({ inputs: [q, k, v] }) =>
+      (sizeOf(q!.shape) + (sizeOf(q!.shape) / q!.shape.at(-1)!) * v!.shape.at(-1)!) * k!.shape.at(-2)!,
   ],
   // [N, M] values: M^2 scores an image, and each of M results a sum over M values.
   [ScalarAttention, ({ inputs: [x] }) => 2 * x!.shape[1]! * sizeOf(x!.shape)],

@@ -2,6 +2,7 @@
 import type { OpDefinition } from '../node.ts'
 import * as attentionOps from './attention.ts'
 import * as convOps from './conv.ts'
+import * as dotProductAttentionOps from './dot-product-attention.ts'
 import * as elementwise from './elementwise.ts'
 import * as gatherOps from './gather.ts'
 import * as lossOps from './loss.ts'
@@ -24,6 +25,7 @@ const modules = [
   normalizeOps,
   lossOps,
   attentionOps,
+  dotProductAttentionOps,
 ]
 
 /** All ops, by the names that they carry. */

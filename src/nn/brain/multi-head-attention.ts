@@ -1,11 +1,11 @@
 /** Multi-head self-attention among the positions of feature maps. */
-import { matMul } from '../../graph/ops/reduce.ts'
+import { dotProductAttention } from '../../graph/ops/dot-product-attention.ts'
 import { reshape, transpose } from '../../graph/ops/shape.ts'
 import { checkInteger } from '../../util/errors.ts'
 import { type Initializer, type InitializerName, toInitializer } from '../initializers.ts'
 import { describe, featureMaps, type LayerDefinition } from '../layer.ts'
 import { checkFlag } from '../options.ts'
-import { attentionWeights, linear, mapsOf, positions } from './tokens.ts'
+import { linear, mapsOf, positions } from './tokens.ts'
 
 export interface MultiHeadAttentionOptions {
   readonly name?: string
@@ -52,8 +52,9 @@ export const multiHeadAttentionDefinition: LayerDefinition = {
       const y = linear(scope.part(part), tokens, shapes, layer)
       return transpose(reshape(y, [n, t, numHeads, keyDim]), [0, 2, 1, 3]) // [N, H, T, D]
     }
-    const weights = attentionWeights(heads('query'), heads('key'), keyDim ** -0.5)
-    const mixed = reshape(transpose(matMul(weights, heads('value')), [0, 2, 1, 3]), [n, t, width])
+    const [query, key, value] = ['query', 'key', 'value'].map(heads)
+    const ofHeads = dotProductAttention(query!, key!, value!, keyDim ** -0.5)
+    const mixed = reshape(transpose(ofHeads, [0, 2, 1, 3]), [n, t, width])
     const shapes = { kernel: [numHeads, keyDim, channels], bias: [channels] }
     return mapsOf(linear(scope.part('output'), mixed, shapes, layer), x)
   },

@@ -1,11 +1,11 @@
 /** Attention among positions through a bottleneck of channels: non-local blocks and SAGAN's. */
 import type { Tensor } from '../../graph/node.ts'
+import { dotProductAttention } from '../../graph/ops/dot-product-attention.ts'
 import { add, mul } from '../../graph/ops/elementwise.ts'
-import { matMul } from '../../graph/ops/reduce.ts'
 import { checkInteger } from '../../util/errors.ts'
 import { type Initializer, type InitializerName, toInitializer } from '../initializers.ts'
 import { describe, featureMaps, type LayerDefinition, type Scope } from '../layer.ts'
-import { attentionWeights, mapsOf, positions, projected, reducedChannels } from './tokens.ts'
+import { mapsOf, positions, projected, reducedChannels } from './tokens.ts'
 
 export interface NonLocalOptions {
   readonly name?: string
@@ -65,7 +65,7 @@ function attended(layer: Bottleneck, x: Tensor, scope: Scope, output: Initialize
   const width = reducedChannels(channels, layer.reduction)
   const tokens = positions(x)
   const narrow = (name: string) => projected(scope, name, tokens, width, layer)
-  const mixed = matMul(attentionWeights(narrow('query'), narrow('key')), narrow('value'))
+  const mixed = dotProductAttention(narrow('query'), narrow('key'), narrow('value'))
   return mapsOf(projected(scope, 'output', mixed, channels, { kernelInitializer: output }), x)
 }
 

@@ -1,11 +1,12 @@
 /** Self-attention among the positions of feature maps, and among the maps. */
+import { attentionWeights, dotProductAttention } from '../../graph/ops/dot-product-attention.ts'
 import { add } from '../../graph/ops/elementwise.ts'
 import { matMul } from '../../graph/ops/reduce.ts'
 import { concat } from '../../graph/ops/shape.ts'
 import { checkInteger, UsageError } from '../../util/errors.ts'
 import { type Initializer, type InitializerName, toInitializer } from '../initializers.ts'
 import { describe, featureMaps, type LayerDefinition } from '../layer.ts'
-import { attentionWeights, mapsOf, positions, projected } from './tokens.ts'
+import { mapsOf, positions, projected } from './tokens.ts'
 
 export interface PixelAttentionOptions {
   readonly name?: string
@@ -49,10 +50,9 @@ export const pixelAttentionDefinition: LayerDefinition = {
     const keyDim = layer.keyDim ?? channels
     const tokens = positions(x)
     const [query, key] = ['query', 'key'].map(name => projected(scope, name, tokens, keyDim, layer))
-    const weights = attentionWeights(query!, key!, keyDim ** -0.5)
     const ofValues = { kernelInitializer: layer.valueInitializer ?? layer.kernelInitializer }
     const values = projected(scope, 'value', tokens, channels, ofValues)
-    return add(x, mapsOf(matMul(weights, values), x))
+    return add(x, mapsOf(dotProductAttention(query!, key!, values, keyDim ** -0.5), x))
   },
 }
 

@@ -1,8 +1,8 @@
-/** What attention layers share: positions as tokens, projections, and the scaled dot product. */
+/** What attention layers share: positions as tokens, and projections. */
 import type { Tensor } from '../../graph/node.ts'
-import { add, mul } from '../../graph/ops/elementwise.ts'
+import { add } from '../../graph/ops/elementwise.ts'
 import { batchInward, batchOutward } from '../../graph/ops/pool.ts'
-import { matMul, softmax } from '../../graph/ops/reduce.ts'
+import { matMul } from '../../graph/ops/reduce.ts'
 import { reshape } from '../../graph/ops/shape.ts'
 import { type Shape, sizeOf } from '../../util/host-tensor.ts'
 import type { Initializer } from '../initializers.ts'
@@ -17,11 +17,6 @@ export function positions(x: Tensor): Tensor {
 export function mapsOf(tokens: Tensor, like: Tensor): Tensor {
   const [h, w, n] = like.shape as unknown as readonly [number, number, number]
   return batchInward(reshape(tokens, [n, h, w, tokens.shape[2]!]))
-}
-
-/** softmax(scale q k'): for queries and keys [..., T, D] the weights [..., T, T]; each row sums to 1. */
-export function attentionWeights(q: Tensor, k: Tensor, scale = 1): Tensor {
-  return softmax(matMul(mul(q, scale), k, { transB: true }))
 }
 
 /** The width of a bottleneck: C / reduction, rounded down, and at least one. */
