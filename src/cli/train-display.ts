@@ -5,6 +5,9 @@ import { Screen } from './screen.ts'
 
 type Progress = Extract<TrainEvent, { type: 'progress' }>
 
+/** Where nothing moves on a screen, a line says so often that a long epoch is under way. */
+const LINE_EVERY_SECONDS = 60
+
 export class TrainDisplay {
   readonly #screen = new Screen()
   readonly #title: string
@@ -12,6 +15,7 @@ export class TrainDisplay {
   #validated = false
   #progress: Progress | undefined
   #stopping = false
+  #saidAt = performance.now()
 
   /** What is trained, and where it is kept. */
   constructor(title: string, folder: string) {
@@ -26,9 +30,11 @@ export class TrainDisplay {
         return
       case 'progress':
         this.#progress = event
+        if (!this.#screen.live && performance.now() - this.#saidAt >= 1000 * LINE_EVERY_SECONDS)
+          this.#say(underWay(event))
         return
       case 'epoch':
-        this.#screen.line(
+        this.#say(
           this.#screen.live ? this.#row(event.record, event.epochs) : sentence(event.record, event.epochs),
         )
         return
@@ -47,6 +53,11 @@ export class TrainDisplay {
 
   end(): void {
     this.#screen.hide()
+  }
+
+  #say(line: string): void {
+    this.#screen.line(line)
+    this.#saidAt = performance.now()
   }
 
   #begin(event: Extract<TrainEvent, { type: 'begin' }>): void {
@@ -91,6 +102,10 @@ export class TrainDisplay {
     const width = Math.min(40, Math.max(8, this.#screen.width - head.length - tail.length - 1))
     return [head + this.#screen.bar(step / stepsPerEpoch, width) + dim(tail)]
   }
+}
+
+function underWay({ epoch, epochs, step, stepsPerEpoch, loss, accuracy, ...rest }: Progress): string {
+  return `epoch ${epoch}/${epochs}, step ${grouped(step)} of ${grouped(stepsPerEpoch)}: loss ${lossText(loss)}, accuracy ${percent(accuracy)}, ${grouped(rest.imagesPerSecond)} images/s, ${duration(rest.secondsLeft)} left`
 }
 
 function sentence(record: EpochRecord, epochs: number): string {
