@@ -441,7 +441,7 @@ test('on the command line: a head on a frozen backbone, then all at a low rate',
   expect(JSON.parse(resumed.stdout)).toMatchObject({ epoch: 2, weights: all.json.weights })
   expect(JSON.parse(await readFile(join(folder, 'third/result.json'), 'utf8')).epoch).toBe(2)
 
-  expect(await train('--weights', 'second', '--out', 'fourth')).toMatchObject({ code: 1 })
+  expect(await train('--weights', 'second', '--out', 'fourth')).toMatchObject({ code: 2 })
   expect(await train('--weights', 'imagenet')).toMatchObject({
     code: 2,
     stderr:
