@@ -1,4 +1,7 @@
-/** What training steps are given besides images: first state, minibatches, rates and random numbers; and how many a call makes. */
+/**
+ * What training steps are given besides images: first state, minibatches, rates and random numbers; and how
+ * long a call is.
+ */
 import type { TrainProgram } from '../compile/train-program.ts'
 import { learningRateAt } from '../nn/schedules.ts'
 import type { Engine } from '../runtime/engine.ts'
