@@ -20,7 +20,7 @@ import { markdown, type Report } from './table.ts'
 import { measureTrials, type TrialsKey, type TrialsRow } from './trials.ts'
 
 const FULL: Pace = { rounds: 5, turn: 1.5, choose: 1, firstStep: 200, patience: 60 }
-const QUICK: Pace = { rounds: 3, turn: 0.8, choose: 0.4, firstStep: 20, patience: 20 }
+const QUICK: Pace = { rounds: 3, turn: 0.8, choose: 0.4, firstStep: 30, patience: 20 }
 /** --quick begins nothing after so many seconds; what is under way then ends within the fifth minute. */
 const QUICK_SECONDS = 240
 
