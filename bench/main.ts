@@ -183,6 +183,8 @@ async function bench(flags: Flags): Promise<void> {
   const keys = threadCounts.flatMap(threads =>
     batches.flatMap(batch => flags.networks.map(network => ({ network, batch, threads }))),
   )
+  // Of its begin: past midnight, its rows would stand in two files.
+  const date = new Date().toISOString().slice(0, 10)
   const progress = new Progress(keys.length + flags.trials.length)
   progress.now('the peaks of the machine')
   const peaks: Peaks[] = []
@@ -197,7 +199,7 @@ async function bench(flags: Flags): Promise<void> {
     return true
   }
   const report = (): Report => ({
-    date: new Date().toISOString().slice(0, 10),
+    date,
     fovea: foveaVersion,
     machine,
     peaks,

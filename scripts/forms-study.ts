@@ -9,15 +9,12 @@
  * --margin is in points. --jobs trials of one thread run at once (default: as many as there are cores). Called again with the
  * same DIR it goes on where it was stopped.
  */
-import { existsSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { equivalence } from '../src/stats/paired.ts'
 import { summarize } from '../src/stats/summary.ts'
-import type { TrialResult } from '../src/train/trial.ts'
-import { trainInFolder } from './train-in-folder.ts'
+import { checkQuestion, resultInFolder } from './train-in-folder.ts'
 
 const { values: flags, positionals: recipe } = parseArgs({
   allowPositionals: true,
@@ -41,6 +38,7 @@ for (const [name, least] of [
   if (!(Number(flags[name]) >= least))
     throw new Error(`--${name}: expected a number of at least ${least}, received ${flags[name]}`)
 
+checkQuestion(out, { model, plain, recipe })
 const arms = { fastest: [], [plain]: ['--convolution', plain] }
 const accuracies: Record<string, number[]> = Object.fromEntries(Object.keys(arms).map(arm => [arm, []]))
 const trials = Array.from({ length: Number(flags.seeds) }, (_, i) => i + 1).flatMap(seed =>
@@ -51,15 +49,9 @@ async function worker(): Promise<void> {
   for (let trial = trials.shift(); trial; trial = trials.shift()) {
     const { arm, own, seed } = trial
     const folder = join(out!, `${arm}_seed-${seed}`)
-    const result = join(folder, 'result.json')
     const say = (line: string) => process.stderr.write(`${arm}, seed ${seed}: ${line.trim()}\n`)
-    if (!existsSync(result)) {
-      const begin = ['--model', model, '--seed', String(seed), ...own, ...recipe]
-      await trainInFolder(folder, begin, ['--threads', '1'], say)
-    }
-    const { test, spec } = JSON.parse(await readFile(result, 'utf8')) as TrialResult
-    if (spec.model.name !== model)
-      throw new Error(`${folder}: expected a trial of ${model}, received one of ${spec.model.name}`)
+    const begin = ['--model', model, '--seed', String(seed), ...own, ...recipe]
+    const { test } = await resultInFolder(folder, begin, ['--threads', '1'], say)
     accuracies[arm]![seed - 1] = 100 * test.accuracy
   }
 }

@@ -1,8 +1,9 @@
-/** `fovea train` in a folder, from a script: begun, or gone on with where it was cut off. */
+/** `fovea train` in a folder, from a script: begun, gone on with where it was cut off, or only read. */
 import { spawn } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { checkpointIn } from '../src/train/checkpoint.ts'
+import type { TrialResult } from '../src/train/trial.ts'
 
 const main = join(import.meta.dirname, '../src/cli/main.ts')
 
@@ -34,4 +35,28 @@ export async function trainInFolder(
     child.on('close', done)
   })
   if (code !== 0) throw new Error(`fovea ${args.join(' ')} ended with code ${code}`)
+}
+
+/** Trains as {@link trainInFolder} where the folder has no result yet, and reads it. */
+export async function resultInFolder(...call: Parameters<typeof trainInFolder>): Promise<TrialResult> {
+  const path = join(call[0], 'result.json')
+  if (!existsSync(path)) await trainInFolder(...call)
+  return JSON.parse(readFileSync(path, 'utf8'))
+}
+
+/**
+ * Results in a folder are read, not trained again: they must be of the same question.
+ *
+ * @throws Error where the folder was begun with another
+ */
+export function checkQuestion(folder: string, asked: object): void {
+  const path = join(folder, 'question.json')
+  const question = JSON.stringify(asked)
+  if (!existsSync(path)) {
+    mkdirSync(folder, { recursive: true })
+    writeFileSync(path, question)
+  }
+  const before = readFileSync(path, 'utf8')
+  if (before !== question)
+    throw new Error(`${folder} holds another study: expected ${before}, received ${question}`)
 }

@@ -12,14 +12,13 @@
  * Called again with the same DIR it goes on where it was stopped. --data may be a folder that holds both data
  * sets.
  */
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { pairedDifference } from '../src/stats/paired.ts'
 import { summarize } from '../src/stats/summary.ts'
 import type { TrialResult } from '../src/train/trial.ts'
-import { trainInFolder } from './train-in-folder.ts'
+import { checkQuestion, resultInFolder } from './train-in-folder.ts'
 
 const { values: flags, positionals: recipe } = parseArgs({
   allowPositionals: true,
@@ -68,32 +67,17 @@ async function trained(
   const place = ['--threads', flags.threads ?? String(threads)]
   const data = flags.data === undefined ? [] : ['--data', flags.data]
   const begin = ['--model', model, ...flagsOf, ...recipe]
-  const result = join(folder, 'result.json')
-  if (!existsSync(result))
-    await trainInFolder(folder, begin, [...place, ...data], line => progress(`${name}: ${line.trim()}`))
-  const read = JSON.parse(readFileSync(result, 'utf8')) as TrialResult
+  const say = (line: string) => progress(`${name}: ${line.trim()}`)
+  const read = await resultInFolder(folder, begin, [...place, ...data], say)
   progress(`${name}: test accuracy ${percent(read.test.accuracy)}`)
   return read
 }
 
 const percent = (fraction: number): string => `${(100 * fraction).toFixed(2)} %`
 
-/** Results in the folder are read, not trained again: they must be of the same question. */
-function checkQuestion(folder: string): void {
-  const path = join(folder, 'question.json')
-  const others = ['out', 'data', 'seeds', 'jobs', 'threads', 'json']
-  const asked = Object.entries(flags).filter(([name]) => !others.includes(name))
-  const question = JSON.stringify({ ...Object.fromEntries(asked), recipe })
-  if (!existsSync(path)) {
-    mkdirSync(folder, { recursive: true })
-    writeFileSync(path, question)
-  }
-  const before = readFileSync(path, 'utf8')
-  if (before !== question)
-    throw new Error(`${folder} holds another study: expected ${before}, received ${question}`)
-}
-
-checkQuestion(out)
+const others = ['out', 'data', 'seeds', 'jobs', 'threads', 'json']
+const asked = Object.entries(flags).filter(([name]) => !others.includes(name))
+checkQuestion(out, { ...Object.fromEntries(asked), recipe })
 const pretrained = join(out, 'pretrained')
 const first = await trained('pretraining', pretrained, cores, [
   ...['--dataset', from, '--epochs', flags['pretrain-epochs'], '--fraction', flags['pretrain-fraction']],

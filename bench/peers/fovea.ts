@@ -15,7 +15,7 @@ import type { Engine, Program } from '../../src/runtime/engine.ts'
 import { openEngine } from '../../src/runtime/node.ts'
 import { Evaluator } from '../../src/train/evaluate.ts'
 import { STORED_TRAIN } from '../../src/train/fit.ts'
-import { callSeconds, stepFeeds, writeState } from '../../src/train/steps.ts'
+import { stepFeeds, stepsOfCall, writeState } from '../../src/train/steps.ts'
 import { foveaVersion } from '../../src/train/version.ts'
 import { FoveaError } from '../../src/util/errors.ts'
 import { peakBytes } from '../memory.ts'
@@ -68,8 +68,7 @@ class Trial {
   async train(steps: number): Promise<number> {
     const began = performance.now()
     for (let left = steps; left > 0; ) {
-      const wanted =
-        this.msPerStep > 0 ? Math.max(1, Math.round((1000 * callSeconds(this.compiled)) / this.msPerStep)) : 8
+      const wanted = stepsOfCall(this.compiled, this.msPerStep / 1000)
       const callBegan = performance.now()
       const made = await this.call(Math.min(left, wanted))
       this.msPerStep = (performance.now() - callBegan) / made

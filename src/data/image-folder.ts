@@ -52,11 +52,12 @@ export async function loadImageFolder(
     )
   const root = resolve(match[4]!)
   await checkFolder('data set', root)
-  const [classes, inTest] = await Promise.all([classesOf(root, 'train'), classesOf(root, 'test')])
+  const classes = await classesOf(root, 'train')
   if (classes.length < 2)
     throw new UsageError(
       `${join(root, 'train')}: expected at least 2 folders, one a class, received ${classes.length}`,
     )
+  const inTest = await classesOf(root, 'test')
   if (inTest.join('/') !== classes.join('/'))
     throw new UsageError(
       `${join(root, 'test')}: expected the classes of train (${classes.join(', ')}), received ${inTest.join(', ') || 'none'}`,

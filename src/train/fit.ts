@@ -9,7 +9,7 @@ import { type HostTensor, sameShape, showShape } from '../util/host-tensor.ts'
 import { type Checkpoint, checkResumable, type Position, saveCheckpoint } from './checkpoint.ts'
 import { checkClasses, Evaluator } from './evaluate.ts'
 import { checkSpec, type EpochRecord, type TrainEvent, type TrainingSpec } from './spec.ts'
-import { callSeconds, stepFeeds, writeState } from './steps.ts'
+import { stepFeeds, stepsOfCall, writeState } from './steps.ts'
 import { checkStart, parameterCounts } from './transfer.ts'
 
 export interface FitOptions {
@@ -226,8 +226,7 @@ class Trainer {
     const last = position.step >= wholeSteps
     const size = last ? order.length - wholeSteps * batchSize : batchSize
     const { compiled, program } = await this.program(size)
-    const wanted =
-      this.secondsPerStep > 0 ? Math.max(1, Math.round(callSeconds(compiled) / this.secondsPerStep)) : 8
+    const wanted = stepsOfCall(compiled, this.secondsPerStep)
     const steps = last ? 1 : Math.min(wanted, wholeSteps - position.step)
     const began = performance.now()
     const from = position.step * batchSize

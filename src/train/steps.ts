@@ -1,6 +1,6 @@
 /**
  * What training steps are given besides images: first state, minibatches, rates and random numbers; and how
- * long a call is.
+ * many a call makes.
  */
 import type { TrainProgram } from '../compile/train-program.ts'
 import { learningRateAt } from '../nn/schedules.ts'
@@ -45,10 +45,19 @@ const LEAST_CALL_SECONDS = 0.25
 /** A call copies the state in and out, which takes 1 / 20 of this time. */
 const STATE_BYTES_PER_SECOND = 100e6
 
-/** How long a call of a training program should take, by its number of steps. Seconds. */
-export function callSeconds({ state }: TrainProgram): number {
+/** As long as nothing is known of a step's time. */
+const STEPS_OF_FIRST_CALL = 8
+
+/**
+ * How many steps a call of a training program should make.
+ *
+ * @param secondsPerStep of the call before; 0 where there is none
+ */
+export function stepsOfCall({ state }: TrainProgram, secondsPerStep: number): number {
+  if (secondsPerStep === 0) return STEPS_OF_FIRST_CALL
   const bytes = state.reduce((sum, { shape }) => sum + 4 * sizeOf(shape), 0)
-  return Math.max(LEAST_CALL_SECONDS, bytes / STATE_BYTES_PER_SECOND)
+  const seconds = Math.max(LEAST_CALL_SECONDS, bytes / STATE_BYTES_PER_SECOND)
+  return Math.max(1, Math.round(seconds / secondsPerStep))
 }
 
 /**

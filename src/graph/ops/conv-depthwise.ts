@@ -19,8 +19,7 @@ export function depthwise(x: Tensor, w: Tensor, window: WindowAttributes): Tenso
   const [kh, kw, , k] = w.shape as unknown as Extents
   const [rows, columns] = windowCounts([h, width], window)
   const multiplier = k / c
-  const parts = (all: Tensor) => split(all, 0, new Array<number>(all.shape[0]!).fill(1))
-  const taps = parts(reshape(w, multiplier === 1 ? [kh * kw, c] : [kh * kw, c, multiplier]))
+  const taps = rowsOf(reshape(w, multiplier === 1 ? [kh * kw, c] : [kh * kw, c, multiplier]))
   const weighted = (maps: Tensor, tap: number) => mul(maps, reshape(taps[tap]!, taps[tap]!.shape.slice(1)))
   const maps = reshape(x, multiplier === 1 ? [h, width, n, c] : [h, width, n, c, 1])
   const sum =
@@ -29,6 +28,9 @@ export function depthwise(x: Tensor, w: Tensor, window: WindowAttributes): Tenso
       : sumByTap(maps, weighted, [rows, columns], window)
   return reshape(sum, [rows, columns, n, k])
 }
+
+/** The parts along the first axis, whose extent is 1 in each. */
+const rowsOf = (x: Tensor) => split(x, 0, new Array<number>(x.shape[0]!).fill(1))
 
 type Weighted = (maps: Tensor, tap: number) => Tensor
 
@@ -55,7 +57,7 @@ function sumByTap(
 /** For each output, a sum over the taps that read a cell of the map. */
 function sumsByOutput(x: Tensor, weighted: Weighted, result: Extents, window: WindowAttributes): Tensor {
   const [h, width, ...others] = x.shape
-  const cells = split(reshape(x, [h! * width!, ...others]), 0, new Array<number>(h! * width!).fill(1))
+  const cells = rowsOf(reshape(x, [h! * width!, ...others]))
   const [rows, columns, n, k] = result
   const sums: Tensor[] = []
   for (let row = 0; row < rows; row++)
