@@ -28,7 +28,7 @@ import {
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { compileAugmentation } from '../src/compile/augment-program.ts'
 import { compileTraining } from '../src/compile/train-program.ts'
-import { batchOutward } from '../src/graph/ops/pool.ts'
+import { batchOutward } from '../src/graph/ops/batch-axis.ts'
 import { constant, input } from '../src/graph/ops/source.ts'
 import { augment } from '../src/nn/augment/augment.ts'
 import { augmentationNames, checkAugmentations } from '../src/nn/augment/descriptions.ts'

@@ -1,8 +1,8 @@
 /** Brain-inspired mechanisms, computed by ONNX Runtime: outputs, gradients and buffers against PyTorch's. */
 import { describe, expect, test } from 'vitest'
 import { gradients } from '../src/autodiff/gradients.ts'
+import { batchOutward } from '../src/graph/ops/batch-axis.ts'
 import { mul } from '../src/graph/ops/elementwise.ts'
-import { batchOutward } from '../src/graph/ops/pool.ts'
 import { sumAll } from '../src/graph/ops/reduce.ts'
 import { input } from '../src/graph/ops/source.ts'
 import * as brain from '../src/nn/brain/index.ts'

@@ -4,12 +4,12 @@
  */
 import { apply, applyAll, type Tensor } from '../src/graph/node.ts'
 import { scalarAttention } from '../src/graph/ops/attention.ts'
+import { batchInward, batchOutward } from '../src/graph/ops/batch-axis.ts'
 import { dotProductAttention } from '../src/graph/ops/dot-product-attention.ts'
 import * as e from '../src/graph/ops/elementwise.ts'
 import { gather, oneHot, randomMask, randomUniform, ScatterAdd } from '../src/graph/ops/gather.ts'
 import { softmaxCrossEntropy, sumOfMagnitudes, sumOfSquares } from '../src/graph/ops/loss.ts'
 import { BatchNormalization, batchNormalization } from '../src/graph/ops/normalize.ts'
-import { batchInward, batchOutward } from '../src/graph/ops/pool.ts'
 import * as r from '../src/graph/ops/reduce.ts'
 import { gridSample } from '../src/graph/ops/resample.ts'
 import * as s from '../src/graph/ops/shape.ts'

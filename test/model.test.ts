@@ -1,6 +1,8 @@
 import { describe, expect, test } from 'vitest'
 import { compileTraining } from '../src/compile/train-program.ts'
-import { batchInward, batchOutward } from '../src/graph/ops/pool.ts'
+import { topological } from '../src/graph/node.ts'
+import { batchInnermost, batchInward, batchOutward } from '../src/graph/ops/batch-axis.ts'
+import { mul } from '../src/graph/ops/elementwise.ts'
 import { transpose } from '../src/graph/ops/shape.ts'
 import { input } from '../src/graph/ops/source.ts'
 import { buildModel, parameterCount } from '../src/nn/build.ts'
@@ -187,6 +189,29 @@ test('activations between two moves of the batch axis need neither move', () => 
   const { outputs } = buildModel(model, images, { training: false })
   const direct = batchOutward(outputs.get('activation_1')!)
   expect(direct.node.inputs[0]!.node.inputs[0]).toBe(images)
+})
+
+test('images reach the first convolution in one move of the batch axis', async () => {
+  const images = input('images', 'float32', [2, 3, 2, 3])
+  const scaled = mul(batchInward(images), 2)
+  const columns = batchInnermost(scaled)
+  const values = Float32Array.from({ length: 36 }, (_, i) => i)
+  const [fromImages, fromMaps] = await evaluate(
+    [columns, batchInnermost(mul(input('maps', 'float32', [3, 2, 2, 3]), 2))],
+    {
+      images: { dtype: 'float32', shape: [2, 3, 2, 3], data: values },
+      maps: (
+        await evaluate([batchInward(images)], {
+          images: { dtype: 'float32', shape: [2, 3, 2, 3], data: values },
+        })
+      )[0]!,
+    },
+  )
+  expect(fromImages).toEqual(fromMaps)
+  // Pixel by pixel, both images beside each other.
+  expect(Array.from(fromImages!.data as Float32Array).slice(0, 4)).toEqual([0, 36, 2, 38])
+  const moves = topological([columns]).filter(node => /Batch|Transpose/.test(node.op.op))
+  expect(moves.map(node => node.op.op)).toEqual(['Transpose'])
 })
 
 test('messages', () => {

@@ -1,9 +1,10 @@
 /** The graph's functions, for layers of one's own. */
 export type { Tensor } from './node.ts'
+export { batchInward, batchOutward } from './ops/batch-axis.ts'
 export { conv } from './ops/conv.ts'
 export * from './ops/elementwise.ts'
 export { gather, oneHot, randomMask } from './ops/gather.ts'
-export { averagePool, batchInward, batchOutward, maxPool } from './ops/pool.ts'
+export { averagePool, maxPool } from './ops/pool.ts'
 export {
   argMax,
   logSoftmax,

@@ -1,7 +1,7 @@
 /** Models on a graph: their layers' tensors, parameters, buffers and random streams. */
 import { origins, type Tensor, topological, withOrigin } from '../graph/node.ts'
+import { batchInward } from '../graph/ops/batch-axis.ts'
 import { add } from '../graph/ops/elementwise.ts'
-import { batchInward } from '../graph/ops/pool.ts'
 import { transpose } from '../graph/ops/shape.ts'
 import { input } from '../graph/ops/source.ts'
 import type { ConvMethod } from '../graph/ops/window.ts'

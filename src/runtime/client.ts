@@ -9,7 +9,7 @@ import type { Loaded, Message, Reply, Request } from './protocol.ts'
 
 /** How messages get to the host. */
 export interface Transport {
-  /** Sends a copy: the caller may change the values afterwards. */
+  /** Sends a copy: the values may change afterwards. */
   send(message: Message): void
   /** Told when the first reply is awaited and when none is any more. */
   busy(awaiting: boolean): void
@@ -20,6 +20,8 @@ export interface Transport {
 interface Waiting {
   readonly resolve: (result: unknown) => void
   readonly reject: (error: Error) => void
+  /** Of a piece: set while it is on its way. */
+  bytesOnTheWay: number
 }
 
 /**
@@ -27,6 +29,8 @@ interface Waiting {
  * taking twice the data set.
  */
 const PIECE_BYTES = 8 * 2 ** 20
+/** Pieces that are on their way at once: each is a copy, and all of a data set would be a second one. */
+const MOST_BYTES_ON_THE_WAY = 4 * PIECE_BYTES
 
 export class Client implements Engine {
   readonly device: Device
@@ -34,7 +38,10 @@ export class Client implements Engine {
   readonly version: string
   readonly #transport: Transport
   readonly #waiting = new Map<number, Waiting>()
-  #sent = 0
+  /** Asked, but not sent yet, in order. */
+  readonly #unsent: Message[] = []
+  #bytesOnTheWay = 0
+  #asked = 0
   /** Set when the engine takes no more requests: why not. */
   #over: FoveaError | undefined
   #idle: (() => void) | undefined
@@ -95,6 +102,8 @@ export class Client implements Engine {
   receive(reply: Reply): void {
     const waiting = this.#waiting.get(reply.id)
     this.#waiting.delete(reply.id)
+    this.#bytesOnTheWay -= waiting?.bytesOnTheWay ?? 0
+    this.#send()
     if ('result' in reply) waiting?.resolve(reply.result)
     else waiting?.reject(new (reply.error.usage ? UsageError : FoveaError)(reply.error.message))
     this.#settle()
@@ -105,24 +114,40 @@ export class Client implements Engine {
     this.#over ??= error
     for (const { reject } of this.#waiting.values()) reject(error)
     this.#waiting.clear()
+    this.#unsent.length = 0
     this.#settle()
   }
 
   #ask(request: Request): Promise<unknown> {
     if (this.#over) return Promise.reject(this.#over)
     return new Promise((resolve, reject) => {
-      const id = ++this.#sent
-      this.#waiting.set(id, { resolve, reject })
+      const id = ++this.#asked
+      this.#waiting.set(id, { resolve, reject, bytesOnTheWay: 0 })
       if (this.#waiting.size === 1) this.#transport.busy(true)
+      this.#unsent.push({ id, request })
+      this.#send()
+    })
+  }
+
+  #send(): void {
+    for (;;) {
+      const [message] = this.#unsent
+      if (!message) return
+      const bytes = message.request.op === 'write' ? message.request.bytes.length : 0
+      if (this.#bytesOnTheWay > 0 && this.#bytesOnTheWay + bytes > MOST_BYTES_ON_THE_WAY) return
+      this.#unsent.shift()
+      const waiting = this.#waiting.get(message.id)!
       try {
-        this.#transport.send({ id, request })
+        this.#transport.send(message)
+        waiting.bytesOnTheWay = bytes
+        this.#bytesOnTheWay += bytes
       } catch (error) {
         // Never sent, it is never answered: `close` must not wait for it.
-        this.#waiting.delete(id)
+        this.#waiting.delete(message.id)
         this.#settle()
-        reject(new FoveaError(`the engine was not reached: ${(error as Error).message}`))
+        waiting.reject(new FoveaError(`the engine was not reached: ${(error as Error).message}`))
       }
-    })
+    }
   }
 
   async #end(): Promise<void> {

@@ -25,7 +25,10 @@ export interface Engine {
   readonly threads: number
   /** Name and version of the runtime: `'onnxruntime-node 1.30.0'`. Recorded with each trial. */
   readonly version: string
-  /** Stores a copy of `values` under their names; replaces what was there. */
+  /**
+   * Stores a copy of `values` under their names; replaces what was there. Large ones travel in pieces: they, and
+   * what is fed to a run that was asked for meanwhile, must not change until the promise is settled.
+   */
   write(values: Readonly<Record<string, HostTensor>>): Promise<void>
   /** Copies stored tensors out. Rejects when a name is not stored. */
   read(names: readonly string[]): Promise<Record<string, HostTensor>>

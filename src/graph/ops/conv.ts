@@ -10,6 +10,7 @@
 import { UsageError } from '../../util/errors.ts'
 import { hostTensor, showShape } from '../../util/host-tensor.ts'
 import { apply, type Lowering, type Node, type OpDefinition, type Tensor } from '../node.ts'
+import { batchInnermost } from './batch-axis.ts'
 import { depthwise } from './conv-depthwise.ts'
 import { dftConvolution, dftInputGradient, dftKernelGradient } from './conv-dft.ts'
 import { formOf } from './conv-form.ts'
@@ -235,10 +236,9 @@ function fewChannelColumns(x: Tensor, window: WindowAttributes): Tensor {
             indices[at++] = row === h * w ? ones + 1 : row * c + channel
           }
   indices.fill(ones, at)
-  const planes = reshape(transpose(reshape(x, [h * w, n, c]), [0, 2, 1]), [h * w * c, n])
   const border = constant(hostTensor(x.dtype, [2, n], [...new Array(n).fill(1), ...new Array(n).fill(0)]))
   const picked = gather(
-    concat([planes, border], 0),
+    concat([batchInnermost(x), border], 0),
     constant({ dtype: 'int32', shape: [indices.length], data: indices }),
   )
   return reshape(picked, [kh * kw * c + 1, rows * columns * n])

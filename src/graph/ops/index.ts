@@ -1,6 +1,7 @@
 /** Every op by its name. */
 import type { OpDefinition } from '../node.ts'
 import * as attentionOps from './attention.ts'
+import * as batchAxisOps from './batch-axis.ts'
 import * as convOps from './conv.ts'
 import * as dotProductAttentionOps from './dot-product-attention.ts'
 import * as elementwise from './elementwise.ts'
@@ -20,6 +21,7 @@ const modules = [
   reduceOps,
   gatherOps,
   resampleOps,
+  batchAxisOps,
   convOps,
   poolOps,
   normalizeOps,

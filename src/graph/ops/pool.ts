@@ -1,24 +1,8 @@
 /** Pooling of feature maps [H, W, N, C], one axis after the other: a maximum of maxima is the maximum. */
-import { UsageError } from '../../util/errors.ts'
-import { hostTensor, sameShape, showShape, sizeOf } from '../../util/host-tensor.ts'
+import { hostTensor, sizeOf } from '../../util/host-tensor.ts'
 import { apply, type Lowering, type OpDefinition, type Tensor } from '../node.ts'
-import {
-  Add,
-  add,
-  Cast,
-  Clip,
-  Div,
-  Elu,
-  LeakyRelu,
-  Mul,
-  max,
-  mul,
-  Relu,
-  relu,
-  Sigmoid,
-  Sub,
-  Tanh,
-} from './elementwise.ts'
+import { mapExtents } from './batch-axis.ts'
+import { add, max, mul, Relu, relu } from './elementwise.ts'
 import { pad, reshape, slice, split } from './shape.ts'
 import { constant } from './source.ts'
 import { cell, hasPadding, type Pair, type WindowAttributes, windowCounts } from './window.ts'
@@ -70,13 +54,6 @@ function pooledShape([x]: readonly Tensor[], window: WindowAttributes) {
   return { dtype: x!.dtype, shape: [...windowCounts([h, w], window), n, c] }
 }
 
-/** The four extents of feature maps. */
-function mapExtents(op: string, { shape }: Tensor): readonly [number, number, number, number] {
-  if (shape.length !== 4)
-    throw new UsageError(`${op}: expected feature maps of 4 axes, received ${showShape(shape)}`)
-  return shape as unknown as readonly [number, number, number, number]
-}
-
 /** Combines the cells of each window along one axis of the padded maps. */
 function alongAxis(
   x: Tensor,
@@ -124,75 +101,4 @@ function portablePool(
     pads: { ints: [...window.before, ...window.after] },
   })[0]!
   return lowering.emit('Transpose', [y], { perm: { ints: [2, 3, 0, 1] } })
-}
-
-// feature maps [N, H, W, C] to [H, W, N, C]: dx = the way back. With space first,
-// convolution is matrix products.
-export const BatchInward: OpDefinition = {
-  op: 'BatchInward',
-  shape([x]) {
-    const [n, h, w, c] = mapExtents('BatchInward', x!)
-    return { dtype: x!.dtype, shape: [h, w, n, c] }
-  },
-  gradient: (_node, [dy]) => [batchOutward(dy!)],
-  onnx(lowering, [x], { inputs, outputs }) {
-    const [n, h, w, c] = inputs[0]!.shape as unknown as readonly [number, number, number, number]
-    // Merged axes: a 4-D transpose costs many times as much.
-    const merged = lowering.emit('Reshape', [x!, lowering.ints([n, h * w, c])])
-    const moved = lowering.emit('Transpose', merged, { perm: { ints: [1, 0, 2] } })
-    return lowering.emit('Reshape', [moved[0]!, lowering.ints(outputs[0]!.shape)])
-  },
-}
-
-// feature maps [H, W, N, C] to [N, H, W, C]: dx = the way back
-export const BatchOutward: OpDefinition = {
-  op: 'BatchOutward',
-  shape([x]) {
-    const [h, w, n, c] = mapExtents('BatchOutward', x!)
-    return { dtype: x!.dtype, shape: [n, h, w, c] }
-  },
-  gradient: (_node, [dy]) => [batchInward(dy!)],
-  onnx(lowering, [x], { inputs, outputs }) {
-    const [h, w, n, c] = inputs[0]!.shape as unknown as readonly [number, number, number, number]
-    const merged = lowering.emit('Reshape', [x!, lowering.ints([h * w, n, c])])
-    const moved = lowering.emit('Transpose', merged, { perm: { ints: [1, 0, 2] } })
-    return lowering.emit('Reshape', [moved[0]!, lowering.ints(outputs[0]!.shape)])
-  },
-}
-
-/** [N, H, W, C] to [H, W, N, C]. */
-export function batchInward(x: Tensor): Tensor {
-  const { op, inputs, attributes } = x.node
-  if (op === BatchOutward) return inputs[0]!
-  // Pixels as bytes move four times as fast as numbers.
-  if (op === Cast) return apply(Cast, [batchInward(inputs[0]!)], attributes)
-  return apply(BatchInward, [x])
-}
-
-/** [H, W, N, C] to [N, H, W, C]. */
-export function batchOutward(x: Tensor): Tensor {
-  return undone(x) ?? apply(BatchOutward, [x])
-}
-
-const movable: ReadonlySet<OpDefinition> = new Set([
-  ...[Add, Sub, Mul, Div, Cast],
-  ...[Relu, LeakyRelu, Elu, Tanh, Sigmoid, Clip],
-])
-
-/** `x` as it was before `batchInward`, where only scalars were applied to it since: both moves are saved. */
-function undone(x: Tensor): Tensor | undefined {
-  const { op, inputs, attributes } = x.node
-  if (op === BatchInward) return inputs[0]
-  const maps = inputs.filter(input => input.shape.length > 0)
-  // Ops on each element by itself: only they don't care where the axes are.
-  if (!movable.has(op) || maps.length !== 1 || !sameShape(maps[0]!.shape, x.shape)) return undefined
-  const before = undone(maps[0]!)
-  return (
-    before &&
-    apply(
-      op,
-      inputs.map(input => (input === maps[0] ? before : input)),
-      attributes,
-    )
-  )
 }

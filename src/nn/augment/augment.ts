@@ -1,8 +1,8 @@
 /** Augmentations on a graph: the minibatch of a step, changed by draws that the step's random keys give. */
 import type { Tensor } from '../../graph/node.ts'
+import { batchInward, batchOutward } from '../../graph/ops/batch-axis.ts'
 import { add, cast, cos, log, mul, sin, sqrt, sub } from '../../graph/ops/elementwise.ts'
 import { randomUniform } from '../../graph/ops/gather.ts'
-import { batchInward, batchOutward } from '../../graph/ops/pool.ts'
 import { matMul, reduceMean } from '../../graph/ops/reduce.ts'
 import { gridSample } from '../../graph/ops/resample.ts'
 import { concat, expand, reshape, slice, split, transpose } from '../../graph/ops/shape.ts'

@@ -1,7 +1,7 @@
 /** k-winners-take-all: only the most active units pass. */
 import type { Tensor } from '../../graph/node.ts'
+import { batchInward, batchOutward } from '../../graph/ops/batch-axis.ts'
 import { add, exp, mul, step, stopGradient, sub } from '../../graph/ops/elementwise.ts'
-import { batchInward, batchOutward } from '../../graph/ops/pool.ts'
 import { reduceMean, topK } from '../../graph/ops/reduce.ts'
 import { reshape, slice } from '../../graph/ops/shape.ts'
 import { checkInteger, checkRange, UsageError } from '../../util/errors.ts'

@@ -1,7 +1,7 @@
 /** What attention layers share: positions as tokens, and projections. */
 import type { Tensor } from '../../graph/node.ts'
+import { batchInward, batchOutward } from '../../graph/ops/batch-axis.ts'
 import { add } from '../../graph/ops/elementwise.ts'
-import { batchInward, batchOutward } from '../../graph/ops/pool.ts'
 import { matMul } from '../../graph/ops/reduce.ts'
 import { reshape } from '../../graph/ops/shape.ts'
 import { type Shape, sizeOf } from '../../util/host-tensor.ts'

@@ -1,7 +1,7 @@
 /** Self-attention among all values of an image's feature maps. */
 import { scalarAttention } from '../../graph/ops/attention.ts'
+import { batchInward, batchOutward } from '../../graph/ops/batch-axis.ts'
 import { add, mul } from '../../graph/ops/elementwise.ts'
-import { batchInward, batchOutward } from '../../graph/ops/pool.ts'
 import { reshape } from '../../graph/ops/shape.ts'
 import { checkInteger, UsageError } from '../../util/errors.ts'
 import { type Initializer, type InitializerName, toInitializer } from '../initializers.ts'

@@ -1,8 +1,8 @@
 /** Dense layers, activations, dropout, and the layers that only join or reshape. */
 import type { Tensor } from '../../graph/node.ts'
+import { batchOutward } from '../../graph/ops/batch-axis.ts'
 import { add as addTensors, mul } from '../../graph/ops/elementwise.ts'
 import { randomMask } from '../../graph/ops/gather.ts'
-import { batchOutward } from '../../graph/ops/pool.ts'
 import { matMul } from '../../graph/ops/reduce.ts'
 import { concat, reshape } from '../../graph/ops/shape.ts'
 import { checkInteger, checkRange } from '../../util/errors.ts'
