@@ -1,5 +1,8 @@
 /** What the machine can do at best: the limits that every row stands beside. */
+import { execFile } from 'node:child_process'
 import { arch, availableParallelism, cpus, platform, totalmem } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { encodeModel } from '../src/onnx/encode.ts'
 import type { OnnxModel, OnnxNode } from '../src/onnx/model.ts'
 import { openEngine } from '../src/runtime/node.ts'
@@ -19,6 +22,18 @@ export const machine = {
   memory: totalmem(),
   platform: `${platform()} ${arch()}`,
   node: process.version,
+}
+
+/** Which code is measured: git's name of the folder src, with a + where it was changed since; `unknown` without git. */
+export async function codeName(): Promise<string> {
+  const git = async (...args: string[]) =>
+    (await promisify(execFile)('git', args, { cwd: join(import.meta.dirname, '..') })).stdout.trim()
+  try {
+    const tree = await git('rev-parse', '--short=10', 'HEAD:src')
+    return (await git('status', '--porcelain', '--', 'src')) === '' ? tree : `${tree}+`
+  } catch {
+    return 'unknown'
+  }
 }
 
 const SIDE = 1536

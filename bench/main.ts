@@ -10,18 +10,18 @@ import { parseArgs } from 'node:util'
 import { duration } from '../src/cli/format.ts'
 import { foveaVersion } from '../src/train/version.ts'
 import { FoveaError, UsageError, unknownName } from '../src/util/errors.ts'
-import { machine, type Peaks, peaksOf } from './machine.ts'
-import { measureRow, type Pace, type Row } from './measure.ts'
+import { codeName, machine, peaksOf } from './machine.ts'
+import { type Conditions, measureRow, type Pace, type Row } from './measure.ts'
 import { ImageFiles, type Network, networks } from './networks.ts'
 import { findPeers, peerNames } from './peers.ts'
-import { keep } from './results.ts'
+import { checkKept, keep } from './results.ts'
 import { compare, perSecond } from './summary.ts'
 import { markdown, type Report } from './table.ts'
 import { measureTrials, type TrialsKey, type TrialsRow } from './trials.ts'
 
 const FULL: Pace = { rounds: 5, turn: 1.5, choose: 1, firstStep: 200, patience: 60 }
 const QUICK: Pace = { rounds: 3, turn: 0.8, choose: 0.4, firstStep: 30, patience: 20 }
-/** --quick begins nothing after so many seconds; what is under way then ends within the fifth minute. */
+/** --quick begins nothing after so many seconds; a row takes under a minute where peers start from a warm disk. */
 const QUICK_SECONDS = 240
 
 const QUICK_NETWORKS = ['singh-brar/basic', 'bassas/mlp-3', 'korssjoen/dense', 'visionnet/plain', 'resnet20']
@@ -185,10 +185,12 @@ async function bench(flags: Flags): Promise<void> {
   )
   // Of its begin: past midnight, its rows would stand in two files.
   const date = new Date().toISOString().slice(0, 10)
+  if (flags.save) await checkKept({ date, machine, fovea: foveaVersion })
   const progress = new Progress(keys.length + flags.trials.length)
   progress.now('the peaks of the machine')
-  const peaks: Peaks[] = []
-  for (const threads of threadCounts) peaks.push(await peaksOf(threads))
+  const code = await codeName()
+  const conditions = new Map<number, Conditions>()
+  for (const threads of threadCounts) conditions.set(threads, { code, peaks: await peaksOf(threads) })
 
   const rows: Row[] = []
   const trials: TrialsRow[] = []
@@ -202,7 +204,6 @@ async function bench(flags: Flags): Promise<void> {
     date,
     fovea: foveaVersion,
     machine,
-    peaks,
     missing,
     rows,
     trials,
@@ -212,7 +213,8 @@ async function bench(flags: Flags): Promise<void> {
     const title = `${key.network.name}, batch ${key.batch}, ${key.threads} threads`
     if (late(title)) continue
     const images = await files.of(key.network.dataSet)
-    rows.push(await measureRow(key, images, peers, pace, what => progress.now(`${title}: ${what}`)))
+    const under = { conditions: conditions.get(key.threads)!, pace }
+    rows.push(await measureRow(key, images, peers, under, what => progress.now(`${title}: ${what}`)))
     progress.line(lineOf(title, rows.at(-1)!))
     progress.end()
     if (flags.save) await keep(report())

@@ -1,6 +1,7 @@
 /** One row of the bench: a network, a batch and a number of threads, by all peers in turns. */
 import { setTimeout as pause } from 'node:timers/promises'
 import { FoveaError } from '../src/util/errors.ts'
+import type { Peaks } from './machine.ts'
 import { forwardMultiplyAdds, type Images, modelOf, type Network } from './networks.ts'
 import { type Peer, PeerProcess } from './peers.ts'
 import type { Job } from './protocol.ts'
@@ -12,8 +13,9 @@ export interface Pace {
   readonly turn: number
   /** For each variant of a peer. */
   readonly choose: number
-  /** For the first step, before which some compile, and for the answer to anything else. */
+  /** What is waited for a peer's first step, before which some compile; four times as long for its choice. */
   readonly firstStep: number
+  /** What is waited for any other answer. */
   readonly patience: number
 }
 
@@ -23,7 +25,16 @@ export interface RowKey {
   readonly threads: number
 }
 
+/** Under what a row was measured: rows of several runs may stand in one table. */
+export interface Conditions {
+  /** See `codeName`. */
+  readonly code: string
+  /** Of the machine, with as many threads, when the run began. */
+  readonly peaks: Peaks
+}
+
 export interface Row extends RowKey {
+  readonly conditions: Conditions
   readonly dataSet: string
   readonly parameters: number
   /** Multiply-adds of one image forwards. */
@@ -70,7 +81,7 @@ export async function measureRow(
   { network, batch, threads }: { network: Network; batch: number; threads: number },
   images: Images,
   peers: readonly Peer[],
-  pace: Pace,
+  { conditions, pace }: { conditions: Conditions; pace: Pace },
   say: (what: string) => void,
 ): Promise<Row> {
   const model = modelOf(network, images)
@@ -97,6 +108,7 @@ export async function measureRow(
     network: network.name,
     batch,
     threads,
+    conditions,
     dataSet: network.dataSet,
     parameters: parameters ?? 0,
     multiplyAdds: forwardMultiplyAdds(model),

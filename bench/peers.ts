@@ -225,5 +225,9 @@ const running = new Set<PeerProcess>()
 process.on('exit', () => {
   for (const one of running) one.kill()
 })
-for (const signal of ['SIGINT', 'SIGTERM'] as const)
-  process.on(signal, () => process.exit(signal === 'SIGINT' ? 130 : 143))
+for (const [signal, code] of [
+  ['SIGHUP', 129],
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const)
+  process.on(signal, () => process.exit(code))

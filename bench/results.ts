@@ -2,18 +2,38 @@
 import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { writeFileAtomic } from '../src/train/files.ts'
+import { FoveaError } from '../src/util/errors.ts'
 import { networks } from './networks.ts'
 import { markdown, type Report } from './table.ts'
 
 const folder = join(import.meta.dirname, 'results')
 
+const place = ({ date, machine }: Pick<Report, 'date' | 'machine'>) =>
+  join(folder, `${date}-${machine.cores}-cores`)
+
 /**
- * Writes a report as JSON and Markdown. Rows of the same day, machine and version that were not measured again
- * stay; whoever cuts a run off loses the row under way.
+ * Before anything is measured: whether the day's file can take the rows.
+ *
+ * @throws FoveaError where it holds those of another machine or version
+ */
+export async function checkKept(report: Pick<Report, 'date' | 'machine' | 'fovea'>): Promise<void> {
+  const path = `${place(report)}.json`
+  const old = await earlier(path)
+  const name = ({ fovea, machine }: Pick<Report, 'machine' | 'fovea'>) =>
+    `Fovea ${fovea} on ${machine.cpu}, ${machine.cores} cores, Node ${machine.node}`
+  if (old && name(old) !== name(report))
+    throw new FoveaError(
+      `${path}: expected rows of ${name(report)}, received ${name(old)}; move the file away`,
+    )
+}
+
+/**
+ * Writes a report as JSON and Markdown, beside the day's rows and trials that were not measured again. Whoever
+ * cuts a run off loses the row under way.
  */
 export async function keep(report: Report): Promise<void> {
   await mkdir(folder, { recursive: true })
-  const path = join(folder, `${report.date}-${report.machine.cores}-cores`)
+  const path = place(report)
   const all = merged(await earlier(`${path}.json`), report)
   await writeFileAtomic(`${path}.json`, `${JSON.stringify(all, undefined, 2)}\n`)
   await writeFileAtomic(`${path}.md`, markdown(all))
@@ -28,14 +48,11 @@ async function earlier(path: string): Promise<Report | undefined> {
 }
 
 function merged(old: Report | undefined, report: Report): Report {
-  if (old?.fovea !== report.fovea || !sameMachine(old, report)) return report
+  if (!old) return report
   const order = networks.map(({ name }) => name)
   const rows = replaced(old.rows, report.rows, row => [row.network, row.batch, row.threads])
   return {
     ...report,
-    peaks: replaced(old.peaks, report.peaks, ({ threads }) => [threads]).sort(
-      (a, b) => a.threads - b.threads,
-    ),
     rows: rows.sort(
       (a, b) =>
         a.threads - b.threads || a.batch - b.batch || order.indexOf(a.network) - order.indexOf(b.network),
@@ -43,9 +60,6 @@ function merged(old: Report | undefined, report: Report): Report {
     trials: replaced(old.trials, report.trials, trial => [trial.network, trial.count]),
   }
 }
-
-const sameMachine = ({ machine: a }: Report, { machine: b }: Report) =>
-  a.cpu === b.cpu && a.cores === b.cores && a.node === b.node
 
 /** The old ones of which there is no new one, and the new ones. */
 function replaced<T>(old: readonly T[], fresh: readonly T[], keyOf: (one: T) => readonly unknown[]): T[] {

@@ -1,5 +1,4 @@
 /** The bench's results as Markdown. */
-import type { Peaks } from './machine.ts'
 import type { PeerRow, Row, Task } from './measure.ts'
 import type { Missing } from './peers.ts'
 import { compare, limitMs, memoryRatio, perSecond, type Spread, spread } from './summary.ts'
@@ -15,7 +14,6 @@ export interface Report {
     readonly platform: string
     readonly node: string
   }
-  readonly peaks: readonly Peaks[]
   readonly missing: readonly Missing[]
   readonly rows: readonly Row[]
   readonly trials: readonly TrialsRow[]
@@ -24,22 +22,19 @@ export interface Report {
 }
 
 export function markdown(report: Report): string {
-  const { machine, peaks, missing, rows, trials, skipped, date, fovea } = report
+  const { machine, missing, rows, trials, skipped, date, fovea } = report
   const gib = (machine.memory / 2 ** 30).toFixed(0)
   return [
     `# Bench of ${date}`,
     '',
     `Fovea ${fovea} on ${machine.cpu}, ${machine.cores} cores, ${gib} GiB, ${machine.platform}, Node ${machine.node}.`,
-    ...peaks.map(
-      ({ threads, gflops, gigabytes }) =>
-        `Peaks with ${threads} ${threads === 1 ? 'thread' : 'threads'}, by ONNX Runtime: ${gflops.toFixed(0)} GFLOP/s of matrix product, ${gigabytes.toFixed(1)} GB/s of memory.`,
-    ),
+    ...peakLines(rows),
     ...missing.map(({ name, reason, install }) => `Missing: ${name} (${reason}); \`${install}\`.`),
     ...(skipped.length > 0 ? [`Not measured for want of time: ${skipped.join('; ')}.`] : []),
     '',
     ...versions(rows),
-    ...section('Training', rows, 'train', peaks),
-    ...section('Evaluation', rows, 'evaluate', peaks),
+    ...section('Training', rows, 'train'),
+    ...section('Evaluation', rows, 'evaluate'),
     ...startAndMemory(rows),
     ...trialsSection(trials),
     ...failures(rows),
@@ -52,7 +47,32 @@ function versions(rows: readonly Row[]): string[] {
       peers.flatMap(({ name, version }) => (version === undefined ? [] : [[name, version] as const])),
     ),
   )
-  return [...[...found].map(([name, version]) => `- ${name}: ${version}`), '']
+  const codes = [...new Set(rows.map(row => row.conditions.code))]
+  const measured = (code: string) =>
+    codes.length === 1
+      ? 'all rows'
+      : rows
+          .filter(row => row.conditions.code === code)
+          .map(({ network, batch, threads }) => `${network} ${batch}/${threads}`)
+          .join(', ')
+  return [
+    ...[...found].map(([name, version]) => `- ${name}: ${version}`),
+    ...codes.map(code => `- code of Fovea (git's name of src) ${code}: ${measured(code)}`),
+    '',
+  ]
+}
+
+/** What the machine could do at best when the runs began; it differs where a host is shared. */
+function peakLines(rows: readonly Row[]): string[] {
+  return [...new Set(rows.map(({ threads }) => threads))].map(threads => {
+    const peaks = rows.filter(row => row.threads === threads).map(row => row.conditions.peaks)
+    const of = (values: readonly number[], digits: number) => {
+      const { least, most } = spread(values)
+      return [...new Set([least.toFixed(digits), most.toFixed(digits)])].join(' to ')
+    }
+    const [gflops, gigabytes] = [peaks.map(peak => peak.gflops), peaks.map(peak => peak.gigabytes)]
+    return `Peaks with ${threads} ${threads === 1 ? 'thread' : 'threads'}, by ONNX Runtime: ${of(gflops, 0)} GFLOP/s of matrix product, ${of(gigabytes, 1)} GB/s of memory.`
+  })
 }
 
 function namesOf(rows: readonly Row[], has: (peer: PeerRow) => boolean): string[] {
@@ -60,7 +80,7 @@ function namesOf(rows: readonly Row[], has: (peer: PeerRow) => boolean): string[
 }
 
 /** Images a second of each peer, by the median of its rounds. */
-function section(title: string, rows: readonly Row[], task: Task, peaks: readonly Peaks[]): string[] {
+function section(title: string, rows: readonly Row[], task: Task): string[] {
   const names = namesOf(rows, peer => peer[task] !== undefined)
   if (names.length === 0) return []
   const lines = rows.map(row => {
@@ -70,11 +90,10 @@ function section(title: string, rows: readonly Row[], task: Task, peaks: readonl
       return rate === undefined ? '-' : count(rate)
     })
     const best = compare(row, task)
-    const limits = peaks.find(({ threads }) => threads === row.threads)
     const fovea = row.peers.find(({ name }) => name === 'fovea')?.[task]
     const share =
-      task === 'train' && limits && fovea
-        ? [`${Math.round((100 * limitMs(row, limits)) / spread(fovea).median)} %`]
+      task === 'train' && fovea
+        ? [`${Math.round((100 * limitMs(row, row.conditions.peaks)) / spread(fovea).median)} %`]
         : task === 'train'
           ? ['-']
           : []

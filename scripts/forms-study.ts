@@ -1,10 +1,10 @@
 /**
  * Does the fastest form of convolution cost accuracy? Trains a network with the forms that Fovea chooses and with the plain
  * one (`--convolution gather`), for each seed, and tests whether the test accuracies are equivalent, paired by seed. All by
- * `fovea train`: what stands after -- goes to each of its calls.
+ * `fovea train`: what stands after -- is the recipe of each trial.
  *
- *   node scripts/forms-study.ts --out DIR [--model wang/cnn] [--plain gather] [--seeds 5] [--margin 0.3] [--jobs N] [--json]
- *     [-- --epochs 5 --schedule cosine ...]
+ *   node scripts/forms-study.ts --out DIR [--model wang/cnn] [--plain gather] [--seeds 5] [--margin 0.3] [--jobs N] [--data DIR]
+ *     [--json] [-- --dataset cifar-10 --epochs 5 --schedule cosine ...]
  *
  * --margin is in points. --jobs trials of one thread run at once (default: as many as there are cores). Called again with the
  * same DIR it goes on where it was stopped.
@@ -25,6 +25,7 @@ const { values: flags, positionals: recipe } = parseArgs({
     seeds: { type: 'string', default: '5' },
     margin: { type: 'string', default: '0.3' },
     jobs: { type: 'string', default: String(availableParallelism()) },
+    data: { type: 'string' },
     json: { type: 'boolean', default: false },
   },
 })
@@ -51,7 +52,8 @@ async function worker(): Promise<void> {
     const folder = join(out!, `${arm}_seed-${seed}`)
     const say = (line: string) => process.stderr.write(`${arm}, seed ${seed}: ${line.trim()}\n`)
     const begin = ['--model', model, '--seed', String(seed), ...own, ...recipe]
-    const { test } = await resultInFolder(folder, begin, ['--threads', '1'], say)
+    const always = ['--threads', '1', ...(flags.data === undefined ? [] : ['--data', flags.data])]
+    const { test } = await resultInFolder(folder, begin, always, say)
     accuracies[arm]![seed - 1] = 100 * test.accuracy
   }
 }

@@ -1,15 +1,28 @@
 /** `fovea train` in a folder, from a script: begun, gone on with where it was cut off, or only read. */
-import { spawn } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { checkpointIn } from '../src/train/checkpoint.ts'
 import type { TrialResult } from '../src/train/trial.ts'
+import { canonicalJson } from '../src/util/hash.ts'
 
 const main = join(import.meta.dirname, '../src/cli/main.ts')
 
+// Ended by whatever, a script does not leave its trials running: they stop at a checkpoint.
+const running = new Set<ChildProcess>()
+process.on('exit', () => {
+  for (const child of running) child.kill('SIGTERM')
+})
+for (const [signal, code] of [
+  ['SIGHUP', 129],
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const)
+  process.on(signal, () => process.exit(code))
+
 /**
  * @param begin flags that define the trial; left out where the folder has a checkpoint of it
- * @param always flags that may change from one call to the next, as --threads
+ * @param always flags that a checkpoint does not hold, or that may change from one call to the next: --data, --threads
  * @param onLine called with each line of progress. Default: progress goes to the terminal
  * @throws Error where the command fails
  */
@@ -24,6 +37,7 @@ export async function trainInFolder(
   const child = spawn(process.execPath, [main, ...args], {
     stdio: onLine ? ['ignore', 'ignore', 'pipe'] : 'inherit',
   })
+  running.add(child)
   let rest = ''
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
     const lines = (rest + text).split('\n')
@@ -33,7 +47,7 @@ export async function trainInFolder(
   const code = await new Promise<number | null>((done, fail) => {
     child.on('error', fail)
     child.on('close', done)
-  })
+  }).finally(() => running.delete(child))
   if (code !== 0) throw new Error(`fovea ${args.join(' ')} ended with code ${code}`)
 }
 
@@ -47,16 +61,19 @@ export async function resultInFolder(...call: Parameters<typeof trainInFolder>):
 /**
  * Results in a folder are read, not trained again: they must be of the same question.
  *
- * @throws Error where the folder was begun with another
+ * @throws Error where the folder was begun with another, or holds what no study has begun
  */
 export function checkQuestion(folder: string, asked: object): void {
   const path = join(folder, 'question.json')
-  const question = JSON.stringify(asked)
+  const question = canonicalJson(asked)
   if (!existsSync(path)) {
     mkdirSync(folder, { recursive: true })
+    const [other] = readdirSync(folder)
+    if (other !== undefined)
+      throw new Error(`${folder}: expected an empty folder or a study's, received one with ${other}`)
     writeFileSync(path, question)
   }
-  const before = readFileSync(path, 'utf8')
+  const before = canonicalJson(JSON.parse(readFileSync(path, 'utf8')))
   if (before !== question)
     throw new Error(`${folder} holds another study: expected ${before}, received ${question}`)
 }

@@ -2,7 +2,7 @@
  * Does a network that was trained on one data set help on another? Trains on FROM, then, for each seed, on a
  * share of TO: from scratch and from the trained weights, for equally many epochs. Prints the difference of
  * the test accuracies, paired by seed (the same split, order and masks), with its 95 % interval. All by
- * `fovea train`: what stands after -- goes to each of its calls.
+ * `fovea train`: what stands after -- is the recipe of each trial.
  *
  *   node scripts/transfer-study.ts --out DIR [--model resnet20] [--from cifar-100] [--to cifar-10] [--fraction 0.1]
  *     [--pretrain-epochs 20] [--pretrain-fraction 1] [--epochs 20] [--seeds 5] [--freeze none]

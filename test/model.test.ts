@@ -2,9 +2,11 @@ import { describe, expect, test } from 'vitest'
 import { compileTraining } from '../src/compile/train-program.ts'
 import { topological } from '../src/graph/node.ts'
 import { batchInnermost, batchInward, batchOutward } from '../src/graph/ops/batch-axis.ts'
+import { conv } from '../src/graph/ops/conv.ts'
 import { mul } from '../src/graph/ops/elementwise.ts'
 import { transpose } from '../src/graph/ops/shape.ts'
-import { input } from '../src/graph/ops/source.ts'
+import { constant, input } from '../src/graph/ops/source.ts'
+import { windowOf } from '../src/graph/ops/window.ts'
 import { buildModel, parameterCount } from '../src/nn/build.ts'
 import { conv2d } from '../src/nn/layers/convolution.ts'
 import { activation, add, concatenate, dense, dropout, flatten, rescaling } from '../src/nn/layers/core.ts'
@@ -14,7 +16,7 @@ import { crossEntropy } from '../src/nn/losses.ts'
 import { connect, functional, type Model, sequential } from '../src/nn/model.ts'
 import { adam } from '../src/nn/optimizers.ts'
 import { l2 } from '../src/nn/regularizers.ts'
-import { hostTensor } from '../src/util/host-tensor.ts'
+import { type HostTensor, hostTensor } from '../src/util/host-tensor.ts'
 import { errorOf } from './error-of.ts'
 import { evaluate } from './evaluate.ts'
 
@@ -212,6 +214,24 @@ test('images reach the first convolution in one move of the batch axis', async (
   expect(Array.from(fromImages!.data as Float32Array).slice(0, 4)).toEqual([0, 36, 2, 38])
   const moves = topological([columns]).filter(node => /Batch|Transpose/.test(node.op.op))
   expect(moves.map(node => node.op.op)).toEqual(['Transpose'])
+})
+
+test('two convolutions of one image may gather in two forms', async () => {
+  const images = input('images', 'float32', [2, 5, 5, 3])
+  const x = batchInward(images)
+  const window = windowOf('conv', [5, 5], [3, 3], [2, 2], 'same')
+  const kernel = (k: number) => constant(hostTensor('float32', [3, 3, 3, k], new Array(27 * k).fill(1)))
+  const values = Float32Array.from({ length: 150 }, (_, i) => i % 7)
+  // Of more filters than channels: whole rows of minibatch values; of fewer: rows of channels.
+  const [many, few] = await evaluate(
+    [conv(x, kernel(8), undefined, window), conv(x, kernel(2), undefined, window)],
+    {
+      images: { dtype: 'float32', shape: [2, 5, 5, 3], data: values },
+    },
+  )
+  const first = (result: HostTensor, k: number) =>
+    Array.from(result.data as Float32Array).filter((_, i) => i % k === 0)
+  expect(first(few!, 2)).toEqual(first(many!, 8))
 })
 
 test('messages', () => {

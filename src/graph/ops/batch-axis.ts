@@ -1,7 +1,7 @@
 /** The batch axis of feature maps: outermost in images, beside the channels in maps, innermost in columns. */
 import { UsageError } from '../../util/errors.ts'
 import { sameShape, showShape } from '../../util/host-tensor.ts'
-import { apply, type OpDefinition, type Tensor } from '../node.ts'
+import { apply, type OpDefinition, type Tensor, withOrigin } from '../node.ts'
 import { Add, Cast, Clip, Div, Elu, LeakyRelu, Mul, Relu, Sigmoid, Sub, Tanh } from './elementwise.ts'
 import { reshape, transpose } from './shape.ts'
 
@@ -79,18 +79,13 @@ const undone = (x: Tensor): Tensor | undefined => laidOut(x, images => images)
 
 /** The images [N, H, W, C] that `x` comes from in another layout, and what was applied to them since. */
 function laidOut(x: Tensor, layout: (images: Tensor) => Tensor): Tensor | undefined {
-  const { op, inputs, attributes } = x.node
-  if (op === BatchInward) return layout(inputs[0]!)
+  const { op, inputs, attributes, origin } = x.node
+  if (op === BatchInward) return withOrigin(origin, () => layout(inputs[0]!))
   const maps = inputs.filter(input => input.shape.length > 0)
   // Ops on each element by itself: only they don't care where the axes are.
   if (!movable.has(op) || maps.length !== 1 || !sameShape(maps[0]!.shape, x.shape)) return undefined
   const before = laidOut(maps[0]!, layout)
-  return (
-    before &&
-    apply(
-      op,
-      inputs.map(input => (input === maps[0] ? before : input)),
-      attributes,
-    )
-  )
+  if (!before) return undefined
+  const now = inputs.map(input => (input === maps[0] ? before : input))
+  return withOrigin(origin, () => apply(op, now, attributes))
 }

@@ -9,10 +9,10 @@ import { filled } from './source.ts'
 import { cell, type Extents, type WindowAttributes, windowCounts } from './window.ts'
 
 /**
- * Up to so many outputs in a map, each is summed by itself: nothing is multiplied by padding or shifted. On
- * larger maps this takes more operations than one for each tap.
+ * Up to so many products, outputs of a map times taps, each output is summed by itself: nothing is multiplied by
+ * padding or shifted. Of more, one operation for each tap is faster.
  */
-const FEW_OUTPUTS = 9
+const FEW_PRODUCTS = 81
 
 export function depthwise(x: Tensor, w: Tensor, window: WindowAttributes): Tensor {
   const [h, width, n, c] = x.shape as unknown as Extents
@@ -23,7 +23,7 @@ export function depthwise(x: Tensor, w: Tensor, window: WindowAttributes): Tenso
   const weighted = (maps: Tensor, tap: number) => mul(maps, reshape(taps[tap]!, taps[tap]!.shape.slice(1)))
   const maps = reshape(x, multiplier === 1 ? [h, width, n, c] : [h, width, n, c, 1])
   const sum =
-    rows * columns <= FEW_OUTPUTS
+    rows * columns * kh * kw <= FEW_PRODUCTS
       ? sumsByOutput(maps, weighted, [rows, columns, n, k], window)
       : sumByTap(maps, weighted, [rows, columns], window)
   return reshape(sum, [rows, columns, n, k])
