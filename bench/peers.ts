@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
+import { exitOnSignals } from '../scripts/exit-on-signals.ts'
 import { FoveaError } from '../src/util/errors.ts'
 import type { Answers, Request } from './protocol.ts'
 import { scratch } from './scratch.ts'
@@ -225,9 +226,4 @@ const running = new Set<PeerProcess>()
 process.on('exit', () => {
   for (const one of running) one.kill()
 })
-for (const [signal, code] of [
-  ['SIGHUP', 129],
-  ['SIGINT', 130],
-  ['SIGTERM', 143],
-] as const)
-  process.on(signal, () => process.exit(code))
+exitOnSignals()

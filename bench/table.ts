@@ -91,12 +91,9 @@ function section(title: string, rows: readonly Row[], task: Task): string[] {
     })
     const best = compare(row, task)
     const fovea = row.peers.find(({ name }) => name === 'fovea')?.[task]
-    const share =
-      task === 'train' && fovea
-        ? [`${Math.round((100 * limitMs(row, row.conditions.peaks)) / spread(fovea).median)} %`]
-        : task === 'train'
-          ? ['-']
-          : []
+    const share = fovea
+      ? `${Math.round((100 * limitMs(row, row.conditions.peaks)) / spread(fovea).median)} %`
+      : '-'
     return [
       row.network,
       row.batch,
@@ -104,7 +101,7 @@ function section(title: string, rows: readonly Row[], task: Task): string[] {
       ...cells,
       best ? `**${times(best.ratio.median)}** (${range(best.ratio)})` : '-',
       best?.peer ?? '-',
-      ...share,
+      ...(task === 'train' ? [share] : []),
     ]
   })
   const heads = ['network', 'batch', 'threads', ...names, 'Fovea over the fastest peer', 'which is']

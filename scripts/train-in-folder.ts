@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { checkpointIn } from '../src/train/checkpoint.ts'
 import type { TrialResult } from '../src/train/trial.ts'
 import { canonicalJson } from '../src/util/hash.ts'
+import { exitOnSignals } from './exit-on-signals.ts'
 
 const main = join(import.meta.dirname, '../src/cli/main.ts')
 
@@ -13,27 +14,32 @@ const running = new Set<ChildProcess>()
 process.on('exit', () => {
   for (const child of running) child.kill('SIGTERM')
 })
-for (const [signal, code] of [
-  ['SIGHUP', 129],
-  ['SIGINT', 130],
-  ['SIGTERM', 143],
-] as const)
-  process.on(signal, () => process.exit(code))
+exitOnSignals()
 
 /**
+ * Reads the result of a trial in a folder; where there is none yet, trains it first.
+ *
  * @param begin flags that define the trial; left out where the folder has a checkpoint of it
  * @param always flags that a checkpoint does not hold, or that may change from one call to the next: --data, --threads
  * @param onLine called with each line of progress. Default: progress goes to the terminal
  * @throws Error where the command fails
  */
-export async function trainInFolder(
+export async function resultInFolder(
   folder: string,
   begin: readonly string[],
   always: readonly string[],
   onLine?: (line: string) => void,
-): Promise<void> {
-  const trial = existsSync(checkpointIn(folder)) ? ['--resume', folder] : [...begin, '--out', folder]
-  const args = ['train', ...trial, ...always]
+): Promise<TrialResult> {
+  const path = join(folder, 'result.json')
+  if (!existsSync(path)) {
+    const trial = existsSync(checkpointIn(folder)) ? ['--resume', folder] : [...begin, '--out', folder]
+    await train([...trial, ...always], onLine)
+  }
+  return JSON.parse(readFileSync(path, 'utf8'))
+}
+
+async function train(flags: readonly string[], onLine?: (line: string) => void): Promise<void> {
+  const args = ['train', ...flags]
   const child = spawn(process.execPath, [main, ...args], {
     stdio: onLine ? ['ignore', 'ignore', 'pipe'] : 'inherit',
   })
@@ -49,13 +55,6 @@ export async function trainInFolder(
     child.on('close', done)
   }).finally(() => running.delete(child))
   if (code !== 0) throw new Error(`fovea ${args.join(' ')} ended with code ${code}`)
-}
-
-/** Trains as {@link trainInFolder} where the folder has no result yet, and reads it. */
-export async function resultInFolder(...call: Parameters<typeof trainInFolder>): Promise<TrialResult> {
-  const path = join(call[0], 'result.json')
-  if (!existsSync(path)) await trainInFolder(...call)
-  return JSON.parse(readFileSync(path, 'utf8'))
 }
 
 /**

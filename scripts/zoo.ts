@@ -17,7 +17,7 @@ import { summarize } from '../src/stats/summary.ts'
 import { writeFileAtomic } from '../src/train/files.ts'
 import type { TrialResult } from '../src/train/trial.ts'
 import { unknownName } from '../src/util/errors.ts'
-import { trainInFolder } from './train-in-folder.ts'
+import { resultInFolder } from './train-in-folder.ts'
 import { type Recipe, recipes } from './zoo-recipes.ts'
 
 const root = join(import.meta.dirname, '..')
@@ -61,11 +61,9 @@ await mkdir(flags.out, { recursive: true })
 for (const recipe of chosen)
   for (let seed = 1; seed <= Number(flags.seeds); seed++) {
     const folder = join(flags.out, `${recipe.model.replace('/', '-')}_${recipe.dataSet}_seed-${seed}`)
-    const result = join(folder, 'result.json')
     await checkCommand(recipe, folder)
-    if (!existsSync(result) && !flags.collect) await train(recipe, seed, folder)
-    if (!existsSync(result)) continue
-    await keep(recipe, JSON.parse(await readFile(result, 'utf8')))
+    if (flags.collect && !existsSync(join(folder, 'result.json'))) continue
+    await keep(recipe, await resultOf(recipe, seed, folder))
     // At once: a later trial may fail.
     await writePage()
   }
@@ -81,9 +79,13 @@ async function checkCommand(recipe: Recipe, folder: string): Promise<void> {
     throw new Error(`${folder}: expected a trial of "${command}", received one of "${before}"; move it away`)
 }
 
-async function train({ model, dataSet, flags: own }: Recipe, seed: number, folder: string): Promise<void> {
+function resultOf(
+  { model, dataSet, flags: own }: Recipe,
+  seed: number,
+  folder: string,
+): Promise<TrialResult> {
   const begin = ['--model', model, '--dataset', dataSet, ...own.split(' '), '--seed', String(seed)]
-  await trainInFolder(folder, begin, [
+  return resultInFolder(folder, begin, [
     ...(flags.threads ? ['--threads', flags.threads] : []),
     ...(flags.data && dataSet !== 'fashion-mnist' ? ['--data', flags.data] : []),
   ])

@@ -197,17 +197,17 @@ test('images reach the first convolution in one move of the batch axis', async (
   const images = input('images', 'float32', [2, 3, 2, 3])
   const scaled = mul(batchInward(images), 2)
   const columns = batchInnermost(scaled)
-  const values = Float32Array.from({ length: 36 }, (_, i) => i)
+  const fed = {
+    images: hostTensor(
+      'float32',
+      [2, 3, 2, 3],
+      Array.from({ length: 36 }, (_, i) => i),
+    ),
+  }
+  const [maps] = await evaluate([batchInward(images)], fed)
   const [fromImages, fromMaps] = await evaluate(
     [columns, batchInnermost(mul(input('maps', 'float32', [3, 2, 2, 3]), 2))],
-    {
-      images: { dtype: 'float32', shape: [2, 3, 2, 3], data: values },
-      maps: (
-        await evaluate([batchInward(images)], {
-          images: { dtype: 'float32', shape: [2, 3, 2, 3], data: values },
-        })
-      )[0]!,
-    },
+    { ...fed, maps: maps! },
   )
   expect(fromImages).toEqual(fromMaps)
   // Pixel by pixel, both images beside each other.

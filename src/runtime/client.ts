@@ -20,8 +20,8 @@ export interface Transport {
 interface Waiting {
   readonly resolve: (result: unknown) => void
   readonly reject: (error: Error) => void
-  /** Of a piece: set while it is on its way. */
-  bytesOnTheWay: number
+  /** Of a piece of a tensor; 0 of all else. */
+  readonly bytes: number
 }
 
 /**
@@ -102,7 +102,7 @@ export class Client implements Engine {
   receive(reply: Reply): void {
     const waiting = this.#waiting.get(reply.id)
     this.#waiting.delete(reply.id)
-    this.#bytesOnTheWay -= waiting?.bytesOnTheWay ?? 0
+    this.#bytesOnTheWay -= waiting?.bytes ?? 0
     this.#send()
     if ('result' in reply) waiting?.resolve(reply.result)
     else waiting?.reject(new (reply.error.usage ? UsageError : FoveaError)(reply.error.message))
@@ -122,7 +122,8 @@ export class Client implements Engine {
     if (this.#over) return Promise.reject(this.#over)
     return new Promise((resolve, reject) => {
       const id = ++this.#asked
-      this.#waiting.set(id, { resolve, reject, bytesOnTheWay: 0 })
+      const bytes = request.op === 'write' ? request.bytes.length : 0
+      this.#waiting.set(id, { resolve, reject, bytes })
       if (this.#waiting.size === 1) this.#transport.busy(true)
       this.#unsent.push({ id, request })
       this.#send()
@@ -133,19 +134,17 @@ export class Client implements Engine {
     for (;;) {
       const [message] = this.#unsent
       if (!message) return
-      const bytes = message.request.op === 'write' ? message.request.bytes.length : 0
+      const { bytes, reject } = this.#waiting.get(message.id)!
       if (this.#bytesOnTheWay > 0 && this.#bytesOnTheWay + bytes > MOST_BYTES_ON_THE_WAY) return
       this.#unsent.shift()
-      const waiting = this.#waiting.get(message.id)!
       try {
         this.#transport.send(message)
-        waiting.bytesOnTheWay = bytes
         this.#bytesOnTheWay += bytes
       } catch (error) {
         // Never sent, it is never answered: `close` must not wait for it.
         this.#waiting.delete(message.id)
         this.#settle()
-        waiting.reject(new FoveaError(`the engine was not reached: ${(error as Error).message}`))
+        reject(new FoveaError(`the engine was not reached: ${(error as Error).message}`))
       }
     }
   }

@@ -18,17 +18,15 @@ export interface EngineOptions {
  * Holds named tensors and runs programs on them, off the caller's thread.
  *
  * Requests are answered in the order in which they were made; large ones travel in pieces and hold up what
- * follows, so that nothing that is given may change until the promise is settled. After `close`, or after the engine has died,
- * every request is rejected with a `FoveaError`.
+ * follows, so that nothing that is given may change until the promise is settled. After `close`, or after the
+ * engine has died, every request is rejected with a `FoveaError`.
  */
 export interface Engine {
   readonly device: Device
   readonly threads: number
   /** Name and version of the runtime: `'onnxruntime-node 1.30.0'`. Recorded with each trial. */
   readonly version: string
-  /**
-   * Stores a copy of `values` under their names; replaces what was there.
-   */
+  /** Stores a copy of `values` under their names; replaces what was there. */
   write(values: Readonly<Record<string, HostTensor>>): Promise<void>
   /** Copies stored tensors out. Rejects when a name is not stored. */
   read(names: readonly string[]): Promise<Record<string, HostTensor>>

@@ -1,7 +1,7 @@
 /** The batch axis of feature maps: outermost in images, beside the channels in maps, innermost in columns. */
 import { UsageError } from '../../util/errors.ts'
-import { sameShape, showShape } from '../../util/host-tensor.ts'
-import { apply, type OpDefinition, type Tensor, withOrigin } from '../node.ts'
+import { type Shape, sameShape, showShape } from '../../util/host-tensor.ts'
+import { apply, type Lowering, type OpDefinition, type Tensor, withOrigin } from '../node.ts'
 import { Add, Cast, Clip, Div, Elu, LeakyRelu, Mul, Relu, Sigmoid, Sub, Tanh } from './elementwise.ts'
 import { reshape, transpose } from './shape.ts'
 
@@ -22,11 +22,8 @@ export const BatchInward: OpDefinition = {
   },
   gradient: (_node, [dy]) => [batchOutward(dy!)],
   onnx(lowering, [x], { inputs, outputs }) {
-    const [n, h, w, c] = inputs[0]!.shape as unknown as readonly [number, number, number, number]
-    // Merged axes: a 4-D transpose costs many times as much.
-    const merged = lowering.emit('Reshape', [x!, lowering.ints([n, h * w, c])])
-    const moved = lowering.emit('Transpose', merged, { perm: { ints: [1, 0, 2] } })
-    return lowering.emit('Reshape', [moved[0]!, lowering.ints(outputs[0]!.shape)])
+    const [n, h, w, c] = mapExtents('BatchInward', inputs[0]!)
+    return swapped(lowering, x!, [n, h * w, c], outputs[0]!.shape)
   },
 }
 
@@ -39,11 +36,16 @@ export const BatchOutward: OpDefinition = {
   },
   gradient: (_node, [dy]) => [batchInward(dy!)],
   onnx(lowering, [x], { inputs, outputs }) {
-    const [h, w, n, c] = inputs[0]!.shape as unknown as readonly [number, number, number, number]
-    const merged = lowering.emit('Reshape', [x!, lowering.ints([h * w, n, c])])
-    const moved = lowering.emit('Transpose', merged, { perm: { ints: [1, 0, 2] } })
-    return lowering.emit('Reshape', [moved[0]!, lowering.ints(outputs[0]!.shape)])
+    const [h, w, n, c] = mapExtents('BatchOutward', inputs[0]!)
+    return swapped(lowering, x!, [h * w, n, c], outputs[0]!.shape)
   },
+}
+
+/** Swaps the first two axes, with height and width as one: a 4-D transpose costs many times as much. */
+function swapped(lowering: Lowering, x: string, merged: Shape, result: Shape): string[] {
+  const rows = lowering.emit('Reshape', [x, lowering.ints(merged)])
+  const moved = lowering.emit('Transpose', rows, { perm: { ints: [1, 0, 2] } })
+  return lowering.emit('Reshape', [moved[0]!, lowering.ints(result)])
 }
 
 /** [N, H, W, C] to [H, W, N, C]. */
@@ -63,10 +65,9 @@ export function batchOutward(x: Tensor): Tensor {
 /** [H, W, N, C] to [H W C, N]. */
 export function batchInnermost(x: Tensor): Tensor {
   const [h, w, n, c] = mapExtents('batchInnermost', x)
-  const rows = [h * w * c, n]
   // Of images as they come, the transpose of one matrix: many times as fast as moving a channel at a time.
   const turned = laidOut(x, images => transpose(reshape(images, [n, h * w * c]), [1, 0]))
-  return turned ?? reshape(transpose(reshape(x, [h * w, n, c]), [0, 2, 1]), rows)
+  return turned ?? reshape(transpose(reshape(x, [h * w, n, c]), [0, 2, 1]), [h * w * c, n])
 }
 
 const movable: ReadonlySet<OpDefinition> = new Set([

@@ -45,14 +45,14 @@ export const Conv: OpDefinition = {
     if (form.form === 'winograd') return biased(winogradConvolution(x!, w!, window, form.tile))
     const kernel = reshape(w!, [-1, k])
     if (form.form === 'few-channels') {
-      const columns = once('few-channels', x!, window)
+      const columns = columnsFor('few-channels', x!, window)
       const rows = columns.shape[0]! // a last row of ones carries the bias
       const bias = b ? reshape(b, [1, k]) : filled([1, k], 0, x!.dtype)
       const weights = concat([kernel, bias], 0)
       if (weights.shape[0] !== rows) throw new Error('conv: rows of columns and kernel differ')
       return reshape(matMul(columns, weights, { transA: true }), y!.shape)
     }
-    const columns = form.form === 'pointwise' ? reshape(x!, [-1, c]) : once('gather', x!, window)
+    const columns = form.form === 'pointwise' ? reshape(x!, [-1, c]) : columnsFor('gather', x!, window)
     const product = matMul(columns, kernel)
     return reshape(biased(product), y!.shape)
   },
@@ -101,10 +101,10 @@ export const ConvKernelGradient: OpDefinition = {
     if (form.form === 'winograd') return winogradKernelGradient(x!, dy!, window, form.tile)
     const rows = reshape(dy!, [-1, k])
     if (form.form === 'few-channels') {
-      const all = matMul(once('few-channels', x!, window), rows)
+      const all = matMul(columnsFor('few-channels', x!, window), rows)
       return reshape(slice(all, 0, 0, all.shape[0]! - 1), dw!.shape)
     }
-    const columns = form.form === 'pointwise' ? reshape(x!, [-1, c]) : once('gather', x!, window)
+    const columns = form.form === 'pointwise' ? reshape(x!, [-1, c]) : columnsFor('gather', x!, window)
     return reshape(matMul(columns, rows, { transA: true }), dw!.shape)
   },
 }
@@ -119,7 +119,7 @@ export const ConvBiasGradient: OpDefinition = {
     const rows = reshape(dy!, [-1, k])
     if (formOf(extents(x!), k, window).form !== 'few-channels') return reshape(reduceSum(rows, [0]), [k])
     // The same product as the kernel's gradient: its row of ones has summed dy already.
-    const all = matMul(once('few-channels', x!, window), rows)
+    const all = matMul(columnsFor('few-channels', x!, window), rows)
     return reshape(slice(all, 0, all.shape[0]! - 1, 1), [k])
   },
 }
@@ -175,7 +175,7 @@ function withZeroRow(rows: Tensor): Tensor {
 const columnsOf = new WeakMap<Tensor, Map<string, Tensor>>()
 
 /** The columns of x for a window, made once: forward pass and kernel gradient read the same ones. */
-function once(form: 'few-channels' | 'gather', x: Tensor, window: WindowAttributes): Tensor {
+function columnsFor(form: 'few-channels' | 'gather', x: Tensor, window: WindowAttributes): Tensor {
   const make = form === 'gather' ? gatherColumns : fewChannelColumns
   const { kernel, strides, dilation, before, after } = window
   const name = JSON.stringify([form, kernel, strides, dilation, before, after])
