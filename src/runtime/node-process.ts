@@ -4,6 +4,7 @@
  */
 import type { InferenceSession } from 'onnxruntime-node'
 import { Host } from './host.ts'
+import { sessionLoader } from './loaded-program.ts'
 import type { Message } from './protocol.ts'
 import { recordInFolder } from './record.ts'
 
@@ -37,7 +38,7 @@ try {
     // Adam's moments of dead inputs become denormal after some thousand steps, and slow it down 2 to 4 times.
     extra: { session: { set_denormal_as_zero: '1' } },
   }
-  const host = new Host(ort, options, recordInFolder)
+  const host = new Host(sessionLoader(ort, options), recordInFolder)
   process.on('message', async message => send(await host.answer(message as Message)))
   send({ version: ort.env.versions.node ?? 'of unknown version', backends: ort.listSupportedBackends() })
 } catch (error) {

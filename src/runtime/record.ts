@@ -4,7 +4,7 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import type { Recording } from './host.ts'
+import type { Recording } from './loaded-program.ts'
 
 const folders = new Set<string>()
 process.on('exit', () => {
@@ -15,7 +15,7 @@ export async function recordInFolder(): Promise<Recording> {
   const folder = await mkdtemp(join(tmpdir(), 'fovea-profile-'))
   folders.add(folder)
   return {
-    options: { enableProfiling: true, profileFilePrefix: join(folder, 'record') },
+    prefix: join(folder, 'record'),
     async *lines() {
       // ONNX Runtime adds the time to the name.
       for (const name of await readdir(folder)) yield* createInterface(createReadStream(join(folder, name)))
