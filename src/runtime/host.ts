@@ -38,9 +38,7 @@ export class Host {
   async #handle(request: Request): Promise<unknown> {
     if (request.op === 'write') return this.#write(request)
     if (request.op === 'read')
-      return Object.fromEntries(
-        request.names.map(name => [name, ownTensor(this.#get('read', name))]),
-      )
+      return Object.fromEntries(request.names.map(name => [name, ownTensor(this.#get('read', name))]))
     if (request.op === 'free') {
       for (const name of request.names) this.#get('free', name)
       for (const name of request.names) this.#stored.delete(name)

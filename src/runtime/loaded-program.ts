@@ -1,6 +1,6 @@
 /** What a host runs; and the usual way to run it, as a session of ONNX Runtime's JavaScript packages. */
 import type { InferenceSession } from 'onnxruntime-node'
-import { FoveaError, UsageError } from '../util/errors.ts'
+import { UsageError } from '../util/errors.ts'
 import type { HostTensor } from '../util/host-tensor.ts'
 import type { RunTiming } from './engine.ts'
 import { hostTensorOf, type OrtModule, ortTensorOf } from './ort-tensor.ts'
@@ -20,7 +20,7 @@ export interface LoadedProgram {
   /**
    * Runs once, on a value for each input, of its type and shape.
    *
-   * @throws FoveaError where ONNX Runtime fails
+   * @throws Error where ONNX Runtime fails
    */
   run(inputs: Tensors): Promise<Record<string, HostTensor>>
   /** Whether the next run writes over `tensor`, which then is a value that an earlier one gave. */
@@ -70,7 +70,9 @@ class SessionProgram implements LoadedProgram {
   }
 
   async run(inputs: Tensors): Promise<Record<string, HostTensor>> {
-    const feeds = Object.entries(inputs).map(([name, tensor]) => [name, ortTensorOf(this.#ort, tensor)] as const)
+    const feeds = Object.entries(inputs).map(
+      ([name, tensor]) => [name, ortTensorOf(this.#ort, tensor)] as const,
+    )
     const outputs = await this.#session.run(Object.fromEntries(feeds))
     return Object.fromEntries(
       Object.entries(outputs).map(([name, tensor]) => [name, hostTensorOf(tensor, name)]),

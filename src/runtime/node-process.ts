@@ -7,6 +7,7 @@ import { Host } from './host.ts'
 import { sessionLoader } from './loaded-program.ts'
 import type { Message } from './protocol.ts'
 import { recordInFolder } from './record.ts'
+import { steppedLoader } from './steps/stepped.ts'
 
 /** The first message to the parent. */
 export type Greeting =
@@ -38,7 +39,9 @@ try {
     // Adam's moments of dead inputs become denormal after some thousand steps, and slow it down 2 to 4 times.
     extra: { session: { set_denormal_as_zero: '1' } },
   }
-  const host = new Host(sessionLoader(ort, options), recordInFolder)
+  const sessions = sessionLoader(ort, options)
+  const load = device === 'cpu' ? steppedLoader(Number(threads), sessions) : sessions
+  const host = new Host(load, recordInFolder)
   process.on('message', async message => send(await host.answer(message as Message)))
   send({ version: ort.env.versions.node ?? 'of unknown version', backends: ort.listSupportedBackends() })
 } catch (error) {

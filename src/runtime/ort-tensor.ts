@@ -12,9 +12,14 @@ export type OrtModule = Pick<typeof import('onnxruntime-node'), 'InferenceSessio
  * move to memory of their own; and so do those in memory that threads share, which it refuses.
  */
 export function ortTensorOf(ort: Pick<OrtModule, 'Tensor'>, tensor: HostTensor): Tensor {
-  const { dtype, shape, data } = ownTensor(tensor)
-  const aligned = data.byteOffset % 16 === 0 ? data : copyOf(dtype, data)
-  return new ort.Tensor(dtype, aligned as Float32Array, [...shape])
+  const { dtype, shape, data } = aligned(ownTensor(tensor))
+  return new ort.Tensor(dtype, data as Float32Array, [...shape])
+}
+
+/** The same values at a multiple of 16 bytes. */
+export function aligned(tensor: HostTensor): HostTensor {
+  const { dtype, data } = tensor
+  return data.byteOffset % 16 === 0 ? tensor : { ...tensor, data: copyOf(dtype, data) }
 }
 
 /** Shares memory with `tensor`. */

@@ -57,6 +57,24 @@ export async function runTimings(lines: AsyncIterable<string>): Promise<RunTimin
   return runs
 }
 
+/** The name of the node that a program's steps are the body of. */
+export const LOOP = 'Loop'
+
+/** The nodes of several runs of one step as those of a loop of so many iterations. */
+export function loopTimings(steps: readonly RunTiming[]): NodeTiming[] {
+  const nodes = Map.groupBy(
+    steps.flatMap(step => step.nodes),
+    ({ name, op }) => JSON.stringify([name, op]),
+  )
+  return [...nodes.values()].map(members => ({
+    ...members[0]!,
+    loop: LOOP,
+    calls: members.reduce((sum, { calls }) => sum + calls, 0),
+    seconds: members.reduce((sum, { seconds }) => sum + seconds, 0),
+    medianSeconds: median(members.map(({ medianSeconds }) => medianSeconds)),
+  }))
+}
+
 function eventOf(line: string): Event | undefined {
   const text = line.trim().replace(/,$/, '')
   if (text === '' || text === '[' || text === ']') return undefined

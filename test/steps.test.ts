@@ -1,0 +1,417 @@
+/**
+ * Training programs run step by step, with updates in one pass each, against ONNX Runtime running the whole
+ * loop: the same bits.
+ */
+import fc from 'fast-check'
+import * as ort from 'onnxruntime-node'
+import { describe, expect, test } from 'vitest'
+import { compileEvaluation } from '../src/compile/evaluate-program.ts'
+import { compileTraining, type TrainProgram } from '../src/compile/train-program.ts'
+import type { Layer } from '../src/nn/layer.ts'
+import { conv2d } from '../src/nn/layers/convolution.ts'
+import { dense, dropout, flatten, rescaling } from '../src/nn/layers/core.ts'
+import { batchNormalization } from '../src/nn/layers/normalization.ts'
+import { crossEntropy } from '../src/nn/losses.ts'
+import { sequential } from '../src/nn/model.ts'
+import { adagrad, adam, adamW, nadam, type Optimizer, rmsprop, sgd } from '../src/nn/optimizers.ts'
+import { l2 } from '../src/nn/regularizers.ts'
+import { decodeModel } from '../src/onnx/decode.ts'
+import { encodeModel } from '../src/onnx/encode.ts'
+import type { OnnxModel, OnnxNode } from '../src/onnx/model.ts'
+import { type LoadedProgram, type Loader, sessionLoader } from '../src/runtime/loaded-program.ts'
+import type { Tensors } from '../src/runtime/protocol.ts'
+import { kernelModule, VECTOR_BYTES } from '../src/runtime/steps/kernel.ts'
+import { StepMemory } from '../src/runtime/steps/memory.ts'
+import { planSteps } from '../src/runtime/steps/plan.ts'
+import { steppedLoader } from '../src/runtime/steps/stepped.ts'
+import { Team } from '../src/runtime/steps/team.ts'
+import { type HostTensor, hostTensor } from '../src/util/host-tensor.ts'
+import { architectures } from '../src/zoo/index.ts'
+import { feedsOf, initialState, noise } from './train-with.ts'
+
+const whole = (threads: number) =>
+  sessionLoader(ort, {
+    intraOpNumThreads: threads,
+    enableMemPattern: false,
+    graphOptimizationLevel: 'all',
+    logSeverityLevel: 3,
+    extra: { session: { set_denormal_as_zero: '1' } },
+  })
+const refused: Loader = async () => {
+  throw new Error('it has nothing to run step by step')
+}
+const loops = { 1: whole(1), 2: whole(2) }
+const steps = { 1: steppedLoader(1, refused), 2: steppedLoader(2, refused) }
+
+const size = [6, 6, 1] as const
+const data = noise(40, size, 3)
+
+/** Small parameters, which are one vector; a large kernel; one that is kept transposed; moving averages. */
+const layers = (): Layer[] => [
+  rescaling({ scale: 1 / 255 }),
+  conv2d({ filters: 4, kernelSize: 3 }),
+  batchNormalization({ momentum: 0.5 }),
+  flatten(),
+  dropout(0.2),
+  dense({ units: 700, activation: 'relu', kernelRegularizer: l2(1e-3) }),
+  dense({ units: 3 }),
+]
+
+const compiled = (optimizer: Optimizer, batchSize = 8, options: object = {}) =>
+  compileTraining({
+    model: sequential(layers(), { input: size, name: 'small' }),
+    loss: crossEntropy(),
+    optimizer,
+    batchSize,
+    ...options,
+  })
+
+/** What several runs give, and the state that they end with. */
+async function trained(
+  load: Loader,
+  program: TrainProgram,
+  calls: readonly number[] = [3, 2],
+): Promise<Record<string, HostTensor>> {
+  const loaded = await load(program.bytes, undefined)
+  let state: Tensors = initialState(program)
+  const results: Record<string, HostTensor> = {}
+  let step = 0
+  for (const count of calls) {
+    const outputs = await loaded.run({ ...data, ...state, ...feedsOf(program, step, count, 0.01, 40) })
+    step += count
+    state = {
+      ...state,
+      ...Object.fromEntries(Object.entries(program.keep).map(([output, name]) => [name, outputs[output]!])),
+    }
+    for (const name of ['loss', 'correct', 'finite']) results[`${name} ${step}`] = outputs[name]!
+  }
+  const last = copies({ ...results, ...state })
+  await loaded.release()
+  return last
+}
+
+/** What a stepped program gives changes with its next run. */
+const copies = (tensors: Tensors): Record<string, HostTensor> =>
+  Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [name, copyOf(tensor)]))
+const copyOf = (tensor: HostTensor): HostTensor => ({ ...tensor, data: tensor.data.slice() })
+
+const optimizers: Readonly<Record<string, Optimizer>> = {
+  adam: adam(),
+  'adam, clipped as a whole': adam({ globalClipNorm: 0.1 }),
+  'adam, each gradient clipped': adam({ clipNorm: 0.1 }),
+  'adam, each value clipped': adam({ clipValue: 0.01 }),
+  amsgrad: adam({ amsgrad: true }),
+  adamW: adamW({ weightDecay: 0.1 }),
+  nadam: nadam(),
+  sgd: sgd(),
+  'sgd with momentum': sgd({ momentum: 0.9 }),
+  "sgd with Nesterov's momentum": sgd({ momentum: 0.9, nesterov: true, weightDecay: 0.1 }),
+  rmsprop: rmsprop(),
+  'rmsprop, centered': rmsprop({ centered: true, momentum: 0.5 }),
+  adagrad: adagrad(),
+}
+
+describe('the same bits as the whole loop', () => {
+  for (const threads of [1, 2] as const)
+    test.for(Object.entries(optimizers))(`%s, ${threads} threads`, async ([, optimizer]) => {
+      const program = compiled(optimizer)
+      expect(await trained(steps[threads], program)).toEqual(await trained(loops[threads], program))
+    })
+
+  test('with frozen layers, and others that learn at a rate of their own', async () => {
+    const frozen = compiled(adam(), 8, { frozen: ['conv2d_1'] })
+    expect(await trained(steps[1], frozen)).toEqual(await trained(loops[1], frozen))
+    const slow = compiled(adam(), 8, { backbone: { layers: ['dense_1'], learningRate: 1e-5 } })
+    expect(await trained(steps[1], slow)).toEqual(await trained(loops[1], slow))
+  })
+
+  test('where no step is made', async () => {
+    const program = compiled(adam())
+    const none = Object.fromEntries(
+      Object.entries(feedsOf(program, 0, 1, 0.01, 40)).map(([name, { dtype, shape }]) => [
+        name,
+        hostTensor(dtype, [0, ...shape.slice(1)], []),
+      ]),
+    )
+    const run = async (load: Loader) => {
+      const loaded = await load(program.bytes, undefined)
+      const inputs = { ...data, ...initialState(program), ...none, steps: hostTensor('int64', [], [0]) }
+      return copies(await loaded.run(inputs))
+    }
+    const after = await run(steps[1])
+    expect(after).toEqual(await run(loops[1]))
+    expect(after['next/dense_1/kernel']).toEqual(initialState(program)['dense_1/kernel'])
+  })
+
+  test('where a run has diverged', async () => {
+    const program = compiled(sgd({ learningRate: 1 }))
+    const loaded = await steps[1](program.bytes, undefined)
+    const state = { ...initialState(program) }
+    state['dense_1/kernel'] = copyOf(state['dense_1/kernel']!)
+    state['dense_1/kernel'].data[5] = Number.NaN
+    const { finite, 'next/dense_1/kernel': next } = await loaded.run({
+      ...data,
+      ...state,
+      ...feedsOf(program, 0, 1, 0.01, 40),
+    })
+    expect([finite!.data[0], next!.data[5]]).toEqual([Number.NaN, Number.NaN])
+    await loaded.release()
+  })
+})
+
+/** A loop whose body has these nodes; states s0 and s1 of the given size become n0 and n1, and v is given. */
+function loopOf(extent: number, nodes: readonly OnnxNode[]): OnnxModel {
+  const float = (name: string, ...shape: (number | string)[]) => ({ name, dtype: 'float32' as const, shape })
+  const node = (op: string, inputs: string[], output: string): OnnxNode => ({
+    op,
+    name: `forward/x/${op}_${output}`,
+    inputs,
+    outputs: [output],
+    attributes: {},
+  })
+  return {
+    irVersion: 9,
+    producer: 'test',
+    opsets: [{ domain: '', version: 18 }],
+    graph: {
+      name: 'main',
+      nodes: [
+        {
+          op: 'Loop',
+          inputs: ['steps', 'true', 'a', 'b'],
+          outputs: ['next/a', 'next/b', 'seen'],
+          attributes: {
+            body: {
+              graph: {
+                name: 'body',
+                nodes: [
+                  node('Identity', ['more'], 'more_next'),
+                  // What no kernel computes: a sum over the data, and a scalar.
+                  { ...node('ReduceSum', ['data', 'axis'], 'v'), attributes: { keepdims: { int: 0 } } },
+                  { ...node('ReduceSum', ['v'], 'r'), attributes: { keepdims: { int: 0 } } },
+                  ...nodes,
+                  node('Identity', ['r'], 'seen_now'),
+                ],
+                initializers: [],
+                inputs: [
+                  { name: 'i', dtype: 'int64', shape: [] },
+                  { name: 'more', dtype: 'bool', shape: [] },
+                  float('s0', extent),
+                  float('s1', extent),
+                ],
+                outputs: [
+                  { name: 'more_next', dtype: 'bool', shape: [] },
+                  float('n0', extent),
+                  float('n1', extent),
+                  float('seen_now'),
+                ],
+              },
+            },
+          },
+        },
+      ],
+      initializers: [
+        { name: 'true', tensor: hostTensor('bool', [], [1]) },
+        { name: 'axis', tensor: hostTensor('int64', [1], [0]) },
+        { name: 'half', tensor: hostTensor('float32', [], [0.5]) },
+      ],
+      inputs: [
+        { name: 'steps', dtype: 'int64', shape: [] },
+        float('data', 2, extent),
+        float('a', extent),
+        float('b', extent),
+      ],
+      outputs: [float('next/a', extent), float('next/b', extent), float('seen', 'steps')],
+    },
+  }
+}
+
+describe('any updates', () => {
+  const unary = ['Neg', 'Abs', 'Relu', 'Identity']
+  const binary = ['Add', 'Sub', 'Mul', 'Max', 'Min']
+
+  /** Nodes on random earlier values; the last two become the states. */
+  const bodies = fc
+    .array(fc.tuple(fc.nat(), fc.nat(), fc.nat()), { minLength: 2, maxLength: 12 })
+    .map(choices => {
+      const values = ['s0', 's1', 'v', 'r', 'half']
+      const nodes: OnnxNode[] = []
+      for (const [i, [which, x, y]] of choices.entries()) {
+        const op = [...unary, ...binary][which % 9]!
+        const inputs = [values[x % values.length]!, values[y % values.length]!]
+        const output = `x${i}`
+        nodes.push({
+          op,
+          name: `update/x/${op}_${i + 1}`,
+          inputs: unary.includes(op) ? inputs.slice(0, 1) : inputs,
+          outputs: [output],
+          attributes: {},
+        })
+        values.push(output)
+      }
+      // A state's value is as large as the state, whatever was drawn.
+      for (const [i, name] of values.slice(-2).entries())
+        nodes.push({
+          op: 'Add',
+          name: `update/x/Add_n${i}`,
+          inputs: [name, 's0'],
+          outputs: [`n${i}`],
+          attributes: {},
+        })
+      return nodes
+    })
+
+  test('the same bits as the whole loop', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.constantFrom(2, 7, 64, 1001), bodies, async (extent, nodes) => {
+        const bytes = encodeModel(loopOf(extent, nodes))
+        const wave = (rows: number[], by: number) => {
+          const count = rows.reduce((product, n) => product * n, 1)
+          return hostTensor(
+            'float32',
+            rows,
+            Array.from({ length: count }, (_, i) => Math.sin(by * i + by)),
+          )
+        }
+        const inputs = {
+          steps: hostTensor('int64', [], [3]),
+          data: wave([2, extent], 0.1),
+          a: wave([extent], 0.3),
+          b: wave([extent], 0.7),
+        }
+        const run = async (load: Loader) => {
+          const loaded = await load(bytes, undefined)
+          const outputs = copies(await loaded.run(inputs))
+          await loaded.release()
+          return outputs
+        }
+        expect(await run(steps[1])).toEqual(await run(loops[1]))
+      }),
+      { numRuns: 40, seed: 4 },
+    )
+  })
+})
+
+describe('what is updated in one pass', () => {
+  test.for(architectures)('$name: every parameter and slot', ({ build, native }) => {
+    const program = compileTraining({
+      model: build(native.input, native.classes),
+      loss: crossEntropy(),
+      optimizer: adam(),
+      batchSize: 4,
+    })
+    const plan = planSteps(decodeModel(program.bytes))!
+    const copied = plan.states.filter(state => state.copied !== undefined).map(({ name }) => name)
+    const trainable = program.state.filter(({ kind }) => kind === 'parameter').map(({ name }) => name)
+    expect(
+      copied.filter(name => trainable.includes(name) || /optimizer|packed|momentum|velocity/.test(name)),
+    ).toEqual([])
+    // What runs in a pass reads the gradient, and what Adam keeps; and nothing twice.
+    for (const { stores } of plan.kernels) expect(stores.length).toBeLessThanOrEqual(3)
+  })
+
+  test('programs that are no loop over steps, or update nothing, are left alone', () => {
+    const model = sequential(layers(), { input: size, name: 'small' })
+    const { bytes } = compileEvaluation(model, crossEntropy(), 8)
+    expect(planSteps(decodeModel(bytes))).toBeUndefined()
+    const idle = loopOf(4, [
+      { op: 'Softmax', inputs: ['s0'], outputs: ['n0'], attributes: {} },
+      { op: 'Softmax', inputs: ['s1'], outputs: ['n1'], attributes: {} },
+    ])
+    expect(planSteps(idle)).toBeUndefined()
+  })
+})
+
+describe('what a run leaves', () => {
+  const program = compiled(adam())
+  const feeds = feedsOf(program, 0, 2, 0.01, 40)
+  const next = (outputs: Tensors): Tensors =>
+    Object.fromEntries(Object.entries(program.keep).map(([output, name]) => [name, outputs[output]!]))
+  const states = async (load: Loader, use: (loaded: LoadedProgram) => Promise<Tensors>) => {
+    const loaded = await load(program.bytes, undefined)
+    const result = copies(await use(loaded))
+    await loaded.release()
+    return result
+  }
+
+  test('may enter another program of the same state, and come back', async () => {
+    const rest = compiled(adam(), 3)
+    const both = async (load: Loader) => {
+      const other = await load(rest.bytes, undefined)
+      return states(load, async loaded => {
+        const first = next(await loaded.run({ ...data, ...initialState(program), ...feeds }))
+        const second = next(await other.run({ ...data, ...first, ...feedsOf(rest, 2, 1, 0.01, 40) }))
+        return next(await loaded.run({ ...data, ...second, ...feeds }))
+      })
+    }
+    expect(await both(steps[1])).toEqual(await both(loops[1]))
+  })
+
+  test('may enter the next run in the place of something else', async () => {
+    const swapped = (load: Loader) =>
+      states(load, async loaded => {
+        const after = next(await loaded.run({ ...data, ...initialState(program), ...feeds }))
+        const [m, v] = ['momentum', 'velocity'].map(slot => `optimizer/${slot}/dense_1/kernel`)
+        return next(await loaded.run({ ...data, ...after, [m!]: after[v!]!, [v!]: after[m!]!, ...feeds }))
+      })
+    expect(await swapped(steps[1])).toEqual(await swapped(loops[1]))
+  })
+})
+
+describe('kernels', () => {
+  const memory = new StepMemory()
+  const team = new Team(memory, 3)
+  let kernels = 0
+
+  /** x -> x * 1, over some threads. */
+  function timesOne(values: Float32Array): Float32Array {
+    const name = `values ${++kernels}`
+    const at = memory.place(name, values.byteLength)
+    memory.floats(at, values.length).set(values)
+    const kernel = {
+      name,
+      size: values.length,
+      steps: [{ op: 'Mul', operands: [{ tensor: name }, { constant: 1 }] }],
+      stores: [{ state: name, step: 0 }],
+      values: [],
+    }
+    team
+      .load(
+        kernelModule([kernel], () => at),
+        [kernel],
+      )
+      .run(0, 1)
+    return memory.floats(at, values.length).slice()
+  }
+
+  test('numbers too small to be normal become zero; what is not finite stays', () => {
+    const [tiny, least] = [2 ** -127, 2 ** -126]
+    const values = [1, -tiny, tiny, least, -least, Number.NaN, Infinity, -Infinity, 0]
+    expect([...timesOne(Float32Array.from(values))]).toEqual([
+      ...[1, 0, 0, least, -least, Number.NaN, Infinity, -Infinity, 0],
+    ])
+  })
+
+  test('each value is computed once, however many there are and whoever does it', () => {
+    for (const length of [1, 3, 5, VECTOR_BYTES, 49_999, 50_001, 200_003]) {
+      const at = memory.place(`count ${length}`, 4 * length)
+      const kernel = {
+        name: 'count',
+        size: length,
+        steps: [{ op: 'Add', operands: [{ tensor: 'x' }, { constant: 1 }] }],
+        stores: [{ state: 'x', step: 0 }],
+        values: [],
+      }
+      const program = team.load(
+        kernelModule([kernel], () => at),
+        [kernel],
+      )
+      for (let i = 0; i < 10; i++) program.run(0, 1)
+      expect(new Set(memory.floats(at, length)), String(length)).toEqual(new Set([10]))
+    }
+  })
+
+  test('more than 4 GiB are refused', () => {
+    expect(() => memory.place('huge', 5 * 2 ** 30)).toThrow(/expected at most 4 GiB, received \d+ bytes/)
+  })
+})
