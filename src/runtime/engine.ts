@@ -82,7 +82,10 @@ export interface RunCall {
 export interface Program {
   readonly inputs: readonly string[]
   readonly outputs: readonly string[]
-  /** Runs once; gives the outputs that are not kept. When a run fails, the store is unchanged. */
+  /**
+   * Runs once; gives the outputs that are not kept. When a run is refused, the store is unchanged; when it fails
+   * on its way, state that it was about to replace may be gone from the store.
+   */
   run(call?: RunCall): Promise<Record<string, HostTensor>>
   /**
    * Ends the measuring of a program that was loaded with `profile`: what its runs so far took, in order.

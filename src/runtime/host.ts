@@ -70,6 +70,14 @@ export class Host {
     return tensor
   }
 
+  /** A stored tensor where the program can read it: from now on, so that many runs copy it once. */
+  #bound(where: string, name: string, { readsShared }: LoadedProgram): HostTensor {
+    const tensor = this.#get(where, name)
+    const own = readsShared ? tensor : ownTensor(tensor)
+    if (own !== tensor) this.#stored.set(name, own)
+    return own
+  }
+
   #names(): string {
     return this.#stored.size === 0 ? 'nothing is stored' : `stored: ${[...this.#stored.keys()].join(', ')}`
   }
@@ -108,7 +116,7 @@ export class Host {
 
     const inputs = program.inputs.map(declared => {
       const { name, dtype, shape } = declared
-      const tensor = feeds[name] ?? this.#get(`run: input "${name}"`, bind[name] ?? name)
+      const tensor = feeds[name] ?? this.#bound(`run: input "${name}"`, bind[name] ?? name, program)
       if (!fits(tensor, declared)) {
         const expected = `${dtype} ${showShape(shape)}`
         const received = `${tensor.dtype} ${showShape(tensor.shape)}`

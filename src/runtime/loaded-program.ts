@@ -23,6 +23,8 @@ export interface LoadedProgram {
    * @throws Error where ONNX Runtime fails
    */
   run(inputs: Tensors): Promise<Record<string, HostTensor>>
+  /** Whether it takes tensors in memory that threads share without a copy. */
+  readonly readsShared: boolean
   /** Whether the next run writes over `tensor`, which then is a value that an earlier one gave. */
   overwrites(tensor: HostTensor): boolean
   /** What the runs so far took, if they were measured and this was not asked before. */
@@ -52,6 +54,7 @@ export function sessionLoader(ort: OrtModule, options: InferenceSession.SessionO
 }
 
 class SessionProgram implements LoadedProgram {
+  readonly readsShared = false
   readonly inputs: readonly DeclaredInput[]
   readonly outputs: readonly string[]
   readonly #ort: OrtModule

@@ -4,10 +4,9 @@
  */
 import type { InferenceSession } from 'onnxruntime-node'
 import { Host } from './host.ts'
-import { sessionLoader } from './loaded-program.ts'
+import { type Loader, sessionLoader } from './loaded-program.ts'
 import type { Message } from './protocol.ts'
 import { recordInFolder } from './record.ts'
-import { steppedLoader } from './steps/stepped.ts'
 
 /** The first message to the parent. */
 export type Greeting =
@@ -40,12 +39,21 @@ try {
     extra: { session: { set_denormal_as_zero: '1' } },
   }
   const sessions = sessionLoader(ort, options)
-  const load = device === 'cpu' ? steppedLoader(Number(threads), sessions) : sessions
-  const host = new Host(load, recordInFolder)
+  const host = new Host(device === 'cpu' ? await stepped(sessions) : sessions, recordInFolder)
   process.on('message', async message => send(await host.answer(message as Message)))
   send({ version: ort.env.versions.node ?? 'of unknown version', backends: ort.listSupportedBackends() })
 } catch (error) {
   send({ failure: error instanceof Error ? error.message.split('\n', 1)[0]! : String(error) })
+}
+
+/** Training is slower where ONNX Runtime's library cannot be called from JavaScript, and ends in the same bits. */
+async function stepped(sessions: Loader): Promise<Loader> {
+  try {
+    const { steppedLoader } = await import('./steps/stepped.ts')
+    return steppedLoader(Number(threads), sessions)
+  } catch {
+    return sessions
+  }
 }
 
 function send(message: object): void {

@@ -33,20 +33,18 @@ interface Workshop {
 /**
  * A loader that runs training programs step by step, and leaves all others to `otherwise`.
  *
- * @throws Error where ONNX Runtime's library cannot be called on this platform
+ * @throws Error where ONNX Runtime's library cannot be called, or there is no such memory
  */
 export function steppedLoader(threads: number, otherwise: Loader): Loader {
   const runtime = new NativeRuntime()
-  let workshop: Workshop | undefined
+  const memory = new StepMemory()
+  let team: Team | undefined
   return async (bytes, recording) => {
     const model = decodeModel(bytes)
     const plan = planSteps(model)
     if (!plan || bytesOf(plan) > MOST_BYTES) return otherwise(bytes, recording)
-    if (!workshop) {
-      const memory = new StepMemory()
-      workshop = { runtime, threads, memory, team: new Team(memory, threads) }
-    }
-    return new SteppedProgram(workshop, model, plan, recording)
+    team ??= new Team(memory, threads)
+    return new SteppedProgram({ runtime, threads, memory, team }, model, plan, recording)
   }
 }
 
@@ -60,6 +58,7 @@ const bytesOf = ({ states, step }: StepPlan): number =>
   )
 
 class SteppedProgram implements LoadedProgram {
+  readonly readsShared = true
   readonly inputs: readonly DeclaredInput[]
   readonly outputs: readonly string[]
   readonly #plan: StepPlan
