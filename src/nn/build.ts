@@ -256,7 +256,8 @@ class Collected {
       ...(transposed ? { transposed } : {}),
       initial: seed => initialize(description, shape, key(seed, 'init', name), fans),
     })
-    if (regularizer && !frozen) this.penalties.push(penalty(regularizer, tensor))
+    // A sum over all weights, which their order does not change: as they are kept.
+    if (regularizer && !frozen) this.penalties.push(penalty(regularizer, transposed ?? tensor))
     return tensor
   }
 

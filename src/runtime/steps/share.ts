@@ -38,6 +38,9 @@ export type Functions = readonly ((from: number, to: number) => void)[]
 /** Below this, in values, waking another thread takes longer than the pass. */
 const LEAST_SHARED = 50_000
 
+/** Whether a kernel of this size is all members' work. */
+export const isShared = (size: number): boolean => size >= LEAST_SHARED
+
 export function instantiate(module: WasmModule, memory: WasmMemory): Functions {
   const { exports } = new wasm.Instance(module, { host: { memory } })
   return Object.keys(exports).map((_, i) => exports[i] as Functions[number])
@@ -53,7 +56,7 @@ export function runShare(
 ): void {
   for (let kernel = first; kernel < last; kernel++) {
     const vectors = Math.ceil((4 * sizes[kernel]!) / VECTOR_BYTES)
-    const parts = sizes[kernel]! < LEAST_SHARED ? 1 : members
+    const parts = isShared(sizes[kernel]!) ? members : 1
     if (member >= parts) continue
     const bound = (part: number) => Math.floor((vectors * part) / parts) * VECTOR_BYTES
     functions[kernel]!(bound(member), bound(member + 1))

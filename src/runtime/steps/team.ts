@@ -2,7 +2,7 @@
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
 import type { Kernel } from './kernel.ts'
 import type { StepMemory } from './memory.ts'
-import { type Functions, type HelperData, instantiate, runShare, slots } from './share.ts'
+import { type Functions, type HelperData, instantiate, isShared, runShare, slots } from './share.ts'
 import { wasm } from './webassembly.ts'
 
 /** A pass over memory is no faster with more. */
@@ -29,10 +29,6 @@ export class Team {
     this.#control = new Int32Array(new SharedArrayBuffer(4 * Object.keys(slots).length))
     const members = Math.min(threads, MOST_THREADS)
     this.#helpers = Array.from({ length: members - 1 }, (_, i) => this.#helper(i + 1, members))
-  }
-
-  get #members(): number {
-    return this.#helpers.length + 1
   }
 
   #helper(member: number, members: number): MessagePort {
@@ -71,7 +67,8 @@ export class Team {
     last: number,
   ) {
     const control = this.#control
-    const members = this.#members
+    // Waking a helper for nothing takes as long as a hundred thousand values.
+    const members = own.sizes.slice(first, last).some(isShared) ? this.#helpers.length + 1 : 1
     if (members > 1) {
       Atomics.store(control, slots.program, program)
       Atomics.store(control, slots.first, first)
