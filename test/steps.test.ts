@@ -4,7 +4,7 @@
  */
 import fc from 'fast-check'
 import * as ort from 'onnxruntime-node'
-import { describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { compileEvaluation } from '../src/compile/evaluate-program.ts'
 import { compileTraining, type TrainProgram } from '../src/compile/train-program.ts'
 import type { Layer } from '../src/nn/layer.ts'
@@ -18,7 +18,9 @@ import { l2 } from '../src/nn/regularizers.ts'
 import { decodeModel } from '../src/onnx/decode.ts'
 import { encodeModel } from '../src/onnx/encode.ts'
 import type { OnnxModel, OnnxNode } from '../src/onnx/model.ts'
+import type { Engine, Program } from '../src/runtime/engine.ts'
 import { type LoadedProgram, type Loader, sessionLoader } from '../src/runtime/loaded-program.ts'
+import { openEngine } from '../src/runtime/node.ts'
 import type { Tensors } from '../src/runtime/protocol.ts'
 import { kernelModule, VECTOR_BYTES } from '../src/runtime/steps/kernel.ts'
 import { StepMemory } from '../src/runtime/steps/memory.ts'
@@ -214,6 +216,8 @@ function loopOf(extent: number, nodes: readonly OnnxNode[]): OnnxModel {
         { name: 'true', tensor: hostTensor('bool', [], [1]) },
         { name: 'axis', tensor: hostTensor('int64', [1], [0]) },
         { name: 'half', tensor: hostTensor('float32', [], [0.5]) },
+        // No kernel reads a constant of many values.
+        { name: 'many', tensor: hostTensor('float32', [extent], new Array(extent).fill(0.25)) },
       ],
       inputs: [
         { name: 'steps', dtype: 'int64', shape: [] },
@@ -227,17 +231,18 @@ function loopOf(extent: number, nodes: readonly OnnxNode[]): OnnxModel {
 }
 
 describe('any updates', () => {
-  const unary = ['Neg', 'Abs', 'Relu', 'Identity']
-  const binary = ['Add', 'Sub', 'Mul', 'Max', 'Min']
+  const unary = ['Neg', 'Abs', 'Relu', 'Identity', 'Sqrt']
+  const binary = ['Add', 'Sub', 'Mul', 'Div', 'Max', 'Min']
+  const ops = [...unary, ...binary]
 
   /** Nodes on random earlier values; the last two become the states. */
   const bodies = fc
     .array(fc.tuple(fc.nat(), fc.nat(), fc.nat()), { minLength: 2, maxLength: 12 })
     .map(choices => {
-      const values = ['s0', 's1', 'v', 'r', 'half']
+      const values = ['s0', 's1', 'v', 'r', 'half', 'many']
       const nodes: OnnxNode[] = []
       for (const [i, [which, x, y]] of choices.entries()) {
-        const op = [...unary, ...binary][which % 9]!
+        const op = ops[which % ops.length]!
         const inputs = [values[x % values.length]!, values[y % values.length]!]
         const output = `x${i}`
         nodes.push({
@@ -358,6 +363,76 @@ describe('what a run leaves', () => {
   })
 })
 
+describe('the store of an engine', () => {
+  let engine: Engine
+  let loaded: Program
+  const program = compiled(adam())
+  const first = feedsOf(program, 0, 2, 0.01, 40)
+  beforeAll(async () => {
+    engine = await openEngine({ threads: 2 })
+    await engine.write({ ...data })
+    loaded = await engine.load(program.bytes)
+  })
+  beforeEach(() => engine.write(initialState(program)))
+  afterAll(() => engine.close())
+  const all = () => engine.read(Object.keys(initialState(program)))
+
+  test('what a run leaves under other names stays when the next one moves on', async () => {
+    await loaded.run({ feeds: first, keep: program.keep })
+    const after = await all()
+    const aside = Object.fromEntries(
+      Object.entries(program.keep).map(([output, name]) => [output, `kept/${name}`]),
+    )
+    await loaded.run({ feeds: feedsOf(program, 2, 1, 0.01, 40), keep: aside })
+    expect(await all()).toEqual(after)
+    await loaded.run({ feeds: feedsOf(program, 2, 1, 0.01, 40), keep: program.keep })
+    const kept = await engine.read(Object.values(aside))
+    expect(kept['kept/dense_1/kernel']).toEqual((await all())['dense_1/kernel'])
+    expect(kept['kept/dense_1/kernel']).not.toEqual(after['dense_1/kernel'])
+  })
+
+  test('an evaluation between two runs changes nothing', async () => {
+    const model = sequential(layers(), { input: size, name: 'small' })
+    const evaluation = await engine.load(compileEvaluation(model, crossEntropy(), 8).bytes)
+    const losses = async (isEvaluated: boolean) => {
+      await engine.write(initialState(program))
+      await loaded.run({ feeds: first, keep: program.keep })
+      const feeds = {
+        steps: hostTensor('int64', [], [1]),
+        order: hostTensor('int32', [1, 8], [0, 1, 2, 3, 4, 5, 6, 7]),
+      }
+      if (isEvaluated) await evaluation.run({ feeds })
+      return loaded.run({ feeds: feedsOf(program, 2, 3, 0.01, 40), keep: program.keep })
+    }
+    expect(await losses(true)).toEqual(await losses(false))
+    await evaluation.release()
+  })
+
+  test('a run that fails on its way leaves no state that it was changing', async () => {
+    await loaded.run({ feeds: first, keep: program.keep })
+    const order = hostTensor(
+      'int32',
+      [2, 8],
+      [...new Array<number>(8).fill(0), ...new Array<number>(8).fill(99)],
+    )
+    await expect(loaded.run({ feeds: { ...first, order }, keep: program.keep })).rejects.toThrow(
+      /^ONNX Runtime failed to run the program: .*out of .*bounds/,
+    )
+    await expect(engine.read(['dense_1/kernel'])).rejects.toThrow(
+      'read: no tensor is stored as "dense_1/kernel"',
+    )
+    await engine.write(initialState(program))
+    await loaded.run({ feeds: first, keep: program.keep })
+  })
+
+  test('a state of another shape is refused', async () => {
+    await engine.write({ 'dense_2/bias': hostTensor('float32', [4], [0, 0, 0, 0]) })
+    await expect(loaded.run({ feeds: first })).rejects.toThrow(
+      'run: input "dense_2/bias": expected float32 [3], received float32 [4]',
+    )
+  })
+})
+
 describe('kernels', () => {
   const memory = new StepMemory()
   const team = new Team(memory, 3)
@@ -386,10 +461,11 @@ describe('kernels', () => {
 
   test('numbers too small to be normal become zero; what is not finite stays', () => {
     const [tiny, least] = [2 ** -127, 2 ** -126]
-    const values = [1, -tiny, tiny, least, -least, Number.NaN, Infinity, -Infinity, 0]
-    expect([...timesOne(Float32Array.from(values))]).toEqual([
-      ...[1, 0, 0, least, -least, Number.NaN, Infinity, -Infinity, 0],
-    ])
+    const values = [1, -tiny, tiny, least, -least, Number.NaN, Infinity, -Infinity, 0, -0]
+    const expected = [1, -0, 0, least, -least, Number.NaN, Infinity, -Infinity, 0, -0]
+    // Enough for all threads.
+    const repeated = (some: readonly number[]) => new Array<readonly number[]>(9_000).fill(some).flat()
+    expect([...timesOne(Float32Array.from(repeated(values)))]).toEqual(repeated(expected))
   })
 
   test('each value is computed once, however many there are and whoever does it', () => {

@@ -118,7 +118,7 @@ export class Host {
       const { name, dtype, shape } = declared
       const tensor = feeds[name] ?? this.#bound(`run: input "${name}"`, bind[name] ?? name, program)
       if (!fits(tensor, declared)) {
-        const expected = `${dtype} ${showShape(shape)}`
+        const expected = `${dtype} ${showShape(shape ?? [])}`
         const received = `${tensor.dtype} ${showShape(tensor.shape)}`
         throw new UsageError(`run: input "${name}": expected ${expected}, received ${received}`)
       }
@@ -140,11 +140,11 @@ export class Host {
 
 function fits(tensor: HostTensor, declared: DeclaredInput): boolean {
   if (tensor.dtype !== declared.dtype) return false
-  // A value of unknown rank has no shape here, and a scalar neither.
-  if (declared.shape.length === 0) return true
+  const { shape } = declared
+  if (shape === undefined) return true
   return (
-    tensor.shape.length === declared.shape.length &&
-    declared.shape.every((extent, i) => typeof extent !== 'number' || extent === tensor.shape[i])
+    tensor.shape.length === shape.length &&
+    shape.every((extent, i) => typeof extent !== 'number' || extent === tensor.shape[i])
   )
 }
 

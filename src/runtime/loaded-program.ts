@@ -10,8 +10,8 @@ import type { Tensors } from './protocol.ts'
 export interface DeclaredInput {
   readonly name: string
   readonly dtype: string
-  /** A text is an extent of any size. Empty: not known, or a scalar. */
-  readonly shape: readonly (number | string)[]
+  /** A text is an extent of any size. Undefined: not known. */
+  readonly shape: readonly (number | string)[] | undefined
 }
 
 export interface LoadedProgram {
@@ -66,7 +66,9 @@ class SessionProgram implements LoadedProgram {
     this.#session = session
     this.#recording = recording
     this.inputs = session.inputMetadata.map(declared => {
-      if (declared.isTensor) return { name: declared.name, dtype: declared.type, shape: declared.shape }
+      // ONNX Runtime gives no shape to a value of unknown rank, and none to a scalar.
+      const shape = declared.isTensor && declared.shape.length > 0 ? declared.shape : undefined
+      if (declared.isTensor) return { name: declared.name, dtype: declared.type, shape }
       throw new UsageError(`input "${declared.name}": expected a tensor, received another kind of value`)
     })
     this.outputs = session.outputNames

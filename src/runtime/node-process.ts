@@ -13,6 +13,8 @@ export type Greeting =
   | {
       readonly version: string
       readonly backends: readonly { readonly name: string; readonly bundled: boolean }[]
+      /** Why training is slower than it could be. */
+      readonly slower?: string
     }
   | { readonly failure: string }
 
@@ -39,20 +41,25 @@ try {
     extra: { session: { set_denormal_as_zero: '1' } },
   }
   const sessions = sessionLoader(ort, options)
-  const host = new Host(device === 'cpu' ? await stepped(sessions) : sessions, recordInFolder)
+  const { load, slower } = device === 'cpu' ? await stepped(sessions) : { load: sessions }
+  const host = new Host(load, recordInFolder)
   process.on('message', async message => send(await host.answer(message as Message)))
-  send({ version: ort.env.versions.node ?? 'of unknown version', backends: ort.listSupportedBackends() })
+  send({
+    version: ort.env.versions.node ?? 'of unknown version',
+    backends: ort.listSupportedBackends(),
+    ...(slower === undefined ? {} : { slower }),
+  })
 } catch (error) {
   send({ failure: error instanceof Error ? error.message.split('\n', 1)[0]! : String(error) })
 }
 
-/** Training is slower where ONNX Runtime's library cannot be called from JavaScript, and ends in the same bits. */
-async function stepped(sessions: Loader): Promise<Loader> {
+/** Where ONNX Runtime's library cannot be called from JavaScript, training ends in the same bits, but later. */
+async function stepped(sessions: Loader): Promise<{ load: Loader; slower?: string }> {
   try {
     const { steppedLoader } = await import('./steps/stepped.ts')
-    return steppedLoader(Number(threads), sessions)
-  } catch {
-    return sessions
+    return { load: steppedLoader(Number(threads), sessions) }
+  } catch (error) {
+    return { load: sessions, slower: (error as Error).message.split('\n', 1)[0]! }
   }
 }
 

@@ -77,6 +77,9 @@ export async function openEngine(options: EngineOptions = {}): Promise<Engine> {
     throw new FoveaError(`onnxruntime-node cannot be loaded: ${greeting.failure}`)
   }
 
+  if (greeting.slower !== undefined)
+    process.emitWarning(`training is slower than it could be: ${greeting.slower}`, 'FoveaWarning')
+
   const keepAlive = (awaiting: boolean): void => {
     if (awaiting) {
       child.ref()

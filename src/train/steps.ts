@@ -42,7 +42,7 @@ export async function writeState(
 /** Progress stays alive. */
 const LEAST_CALL_SECONDS = 0.25
 
-/** A call copies the state in and out, which takes 1 / 20 of this time; on the CPU it copies small parts only. */
+/** A call copies the state in and out, which takes 1 / 20 of this time; less where steps run one by one. */
 const STATE_BYTES_PER_SECOND = 100e6
 
 /** As long as nothing is known of a step's time. */

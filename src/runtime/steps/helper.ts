@@ -5,7 +5,8 @@ import { type Delivery, type Functions, type HelperData, instantiate, runShare, 
 const { member, members, control, memory, port } = workerData as HelperData
 const programs = new Map<number, { functions: Functions; sizes: readonly number[] }>()
 
-for (let turn = 0; ; turn++) {
+// An int32, as the number that it follows.
+for (let turn = 0; ; turn = (turn + 1) | 0) {
   while (Atomics.load(control, slots.turn) === turn) Atomics.wait(control, slots.turn, turn)
   const program = Atomics.load(control, slots.program)
   while (!programs.has(program)) {

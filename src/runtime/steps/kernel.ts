@@ -31,14 +31,14 @@ export interface Kernel {
 /** Bytes that a pass takes at once; tensors fill whole multiples of it. */
 export const VECTOR_BYTES = 16
 
-/** Elementwise operators of ONNX: how many operands they may have, and their opcodes after `SIMD`. */
+/** Elementwise operators of ONNX: how few and how many operands they take, and their opcodes after `SIMD`. */
 const operators: Readonly<Record<string, readonly [number, number, ...number[]]>> = {
   Add: [2, 2, 0xe4, 0x01],
   Sub: [2, 2, 0xe5, 0x01],
   Mul: [2, 2, 0xe6, 0x01],
   Div: [2, 2, 0xe7, 0x01],
-  Min: [2, 9, 0xe8, 0x01],
-  Max: [2, 9, 0xe9, 0x01],
+  Min: [1, Infinity, 0xe8, 0x01],
+  Max: [1, Infinity, 0xe9, 0x01],
   Abs: [1, 1, 0xe0, 0x01],
   Neg: [1, 1, 0xe1, 0x01],
   Sqrt: [1, 1, 0xe3, 0x01],
@@ -71,10 +71,18 @@ export function stepsOf({ op }: OnnxNode, operands: readonly Operand[], at: numb
   ]
 }
 
+/** The tensors and scalars that a kernel reads. */
+export function namesReadBy({ steps }: Kernel): string[] {
+  const names = steps
+    .flatMap(step => step.operands)
+    .flatMap(operand => ('tensor' in operand ? operand.tensor : 'scalar' in operand ? operand.scalar : []))
+  return [...new Set(names)]
+}
+
 // Opcodes and types, by the WebAssembly specification, section 5 (binary format).
 const SIMD = 0xfd
 const [I32, V128, FUNCTION] = [0x7f, 0x7b, 0x60]
-const [LOAD, LOAD_SPLAT, STORE, SPLAT, LESS, ANDNOT] = [0x00, 0x09, 0x0b, 0x13, 0x43, 0x4f]
+const [LOAD, LOAD_SPLAT, STORE, SPLAT, LESS, AND, ANDNOT] = [0x00, 0x09, 0x0b, 0x13, 0x43, 0x4e, 0x4f]
 const [LOCAL_GET, LOCAL_SET, LOOP, IF, END, BRANCH_IF] = [0x20, 0x21, 0x03, 0x04, 0x0b, 0x0d]
 const [I32_CONST, F32_CONST, I32_ADD, I32_LESS] = [0x41, 0x43, 0x6a, 0x49]
 const ABS = operators.Abs!.slice(2)
@@ -125,15 +133,16 @@ function bodyOf({ steps, stores }: Kernel, addressOf: (name: string) => number):
     const [, , ...opcode] = operators[op] ?? []
     const apply = opcode.length > 0 ? [SIMD, ...opcode] : []
     const [first, ...others] = operands.map(push) as [number[], ...number[][]]
-    const value =
-      others.length > 0 ? [...first, ...others.flatMap(other => [...other, ...apply])] : [...first, ...apply]
+    const isUnary = operators[op]?.[1] === 1
+    const value = [...first, ...(isUnary ? apply : others.flatMap(other => [...other, ...apply]))]
     return [...value, LOCAL_SET, ...unsigned(firstStep + i)]
   }
   const store = ({ state, step }: Kernel['stores'][number]): number[] => {
     const value = push({ step })
-    // Not `x where |x| >= least`: that would make NaN a zero.
-    const isTiny = [...value, SIMD, ...ABS, LOCAL_GET, LEAST, SIMD, LESS]
-    return [LOCAL_GET, FROM, ...value, ...isTiny, SIMD, ANDNOT, SIMD, STORE, ...address(state)]
+    const magnitude = [...value, SIMD, ...ABS]
+    // All bits of |x| where |x| < least: zero keeps its sign, and NaN, which is not less, stays.
+    const tiny = [...magnitude, ...magnitude, LOCAL_GET, LEAST, SIMD, LESS, SIMD, AND]
+    return [LOCAL_GET, FROM, ...value, ...tiny, SIMD, ANDNOT, SIMD, STORE, ...address(state)]
   }
   const isLeft = [LOCAL_GET, FROM, LOCAL_GET, TO, I32_LESS]
   return [
@@ -149,7 +158,7 @@ function bodyOf({ steps, stores }: Kernel, addressOf: (name: string) => number):
 }
 
 const keyOf = (operand: { readonly scalar: string } | { readonly constant: number }): string =>
-  'scalar' in operand ? `scalar ${operand.scalar}` : `constant ${operand.constant}`
+  'scalar' in operand ? `scalar ${operand.scalar}` : `constant ${constant(operand.constant)}`
 
 /** Four times a number. */
 const constant = (value: number): number[] => [

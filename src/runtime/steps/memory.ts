@@ -5,12 +5,19 @@ import { wasm } from './webassembly.ts'
 const PAGE_BYTES = 65536
 /** What 32 bits address. */
 export const MOST_PAGES = 65536
+export const MEMORY_BYTES = MOST_PAGES * PAGE_BYTES
 /** Of a cache line, twice: the next one is fetched with it. */
 const ALIGNMENT = 128
+
+/** What a place for so many floats takes. */
+export const placeBytes = (floats: number): number =>
+  Math.ceil((4 * Math.max(floats, 1)) / ALIGNMENT) * ALIGNMENT
 
 export class StepMemory {
   readonly shared = new wasm.Memory({ initial: 1, maximum: MOST_PAGES, shared: true })
   readonly #places = new Map<string, number>()
+  /** Each growth makes another object of the same bytes. */
+  readonly #buffers = new Set<ArrayBufferLike>()
   // No tensor's address is 0.
   #used = ALIGNMENT
 
@@ -25,9 +32,9 @@ export class StepMemory {
     const known = this.#places.get(key)
     if (known !== undefined) return known
     const offset = this.#used
-    const used = offset + Math.ceil(Math.max(bytes, 1) / ALIGNMENT) * ALIGNMENT
+    const used = offset + placeBytes(bytes / 4)
     const missing = Math.ceil(used / PAGE_BYTES) - this.shared.buffer.byteLength / PAGE_BYTES
-    if (used > MOST_PAGES * PAGE_BYTES)
+    if (used > MEMORY_BYTES)
       throw new FoveaError(`step memory: expected at most 4 GiB, received ${used} bytes`)
     if (missing > 0) this.shared.grow(missing)
     this.#used = used
@@ -35,14 +42,20 @@ export class StepMemory {
     return offset
   }
 
+  /** Bytes that no tensor has. */
+  get free(): number {
+    return MEMORY_BYTES - this.#used
+  }
+
   /** The floats at an offset. */
   floats(offset: number, length: number): Float32Array<SharedArrayBuffer> {
-    return new Float32Array(this.shared.buffer, offset, length)
+    const { buffer } = this.shared
+    this.#buffers.add(buffer)
+    return new Float32Array(buffer, offset, length)
   }
 
   /** Whether values lie in this memory. */
-  holds({ buffer, byteOffset }: ArrayBufferView): boolean {
-    // Each growth makes another object of the same bytes, so that objects cannot be compared.
-    return buffer instanceof SharedArrayBuffer && byteOffset > 0
+  holds({ buffer }: ArrayBufferView): boolean {
+    return this.#buffers.has(buffer)
   }
 }

@@ -222,13 +222,16 @@ export class NativeBinding {
   }
 }
 
+/** On Linux, macOS and Windows. */
+const libraries = ['libonnxruntime.so.1', 'libonnxruntime.1.dylib', 'onnxruntime.dll']
+
 /** The library that onnxruntime-node has loaded, or would load. */
 function libraryPath(): string {
   const entry = createRequire(import.meta.url).resolve('onnxruntime-node')
   const bin = join(dirname(entry), '..', 'bin')
   const version = readdirSync(bin).find(name => name.startsWith('napi-'))
   const folder = join(bin, version ?? '', process.platform, process.arch)
-  const library = readdirSync(folder).find(name => /^(lib)?onnxruntime\.(so|dll|dylib|\d)/.test(name))
+  const library = readdirSync(folder).find(name => libraries.includes(name))
   if (!library) throw new FoveaError(`${folder}: expected ONNX Runtime's library, received none`)
   return join(folder, library)
 }

@@ -5,7 +5,7 @@
 import type { OnnxGraph, OnnxModel, OnnxNode, ValueInfo } from '../../onnx/model.ts'
 import { typedNodes, type ValueType, valuesOf } from '../../onnx/shapes.ts'
 import { sizeOf, toNumbers } from '../../util/host-tensor.ts'
-import { isElementwise, type Kernel, type KernelStep, type Operand, stepsOf } from './kernel.ts'
+import { isElementwise, type Kernel, type KernelStep, namesReadBy, type Operand, stepsOf } from './kernel.ts'
 
 /** State that goes from step to step; float32. */
 export interface CarriedState {
@@ -35,6 +35,8 @@ export interface StepPlan {
   /** Outputs of the step's graph, and of the program, which has them stacked. */
   readonly perStep: readonly { readonly value: string; readonly output: string }[]
   readonly kernels: readonly Kernel[]
+  /** Inputs of the program that kernels read. */
+  readonly kernelInputs: readonly ValueInfo[]
 }
 
 /**
@@ -96,6 +98,9 @@ export function planSteps({ graph }: OnnxModel): StepPlan | undefined {
     states,
     perStep,
     kernels,
+    kernelInputs: graph.inputs.filter(({ name }) =>
+      kernels.some(kernel => namesReadBy(kernel).includes(name)),
+    ),
   }
 }
 
@@ -106,6 +111,11 @@ const EXTENTS = { rows: 1, steps: 1 }
 function isPlain(graph: OnnxGraph, loop: OnnxNode, body: OnnxGraph, at: number): boolean {
   const isInput = (name: string) => graph.inputs.some(input => input.name === name)
   const before = new Set(graph.nodes.slice(0, at).flatMap(({ outputs }) => outputs))
+  const after = graph.nodes.slice(at + 1)
+  const last = new Set([
+    ...[...loop.outputs, ...after.flatMap(({ outputs }) => outputs)],
+    ...graph.initializers.map(({ name }) => name),
+  ])
   const always = body.nodes.find(({ outputs }) => outputs.includes(body.outputs[0]!.name))
   const states = loop.inputs.slice(2)
   return (
@@ -119,8 +129,11 @@ function isPlain(graph: OnnxGraph, loop: OnnxNode, body: OnnxGraph, at: number):
       .every(
         ({ dtype, shape }) => dtype === 'float32' && shape?.every(extent => typeof extent === 'number'),
       ) &&
-    // What comes before the loop makes states, and nothing else.
-    body.nodes.every(({ inputs }) => inputs.every(name => !before.has(name)))
+    graph.outputs.every(({ name, dtype }) => loop.outputs.includes(name) || dtype === 'float32') &&
+    // What comes before the loop makes states, and nothing else; what comes after it reads what it left.
+    new Set(states).size === states.length &&
+    body.nodes.every(({ inputs }) => inputs.every(name => !before.has(name) && !states.includes(name))) &&
+    after.every(({ inputs }) => inputs.every(name => name === '' || last.has(name)))
   )
 }
 
@@ -151,6 +164,7 @@ function partOf(
 /** Finds the nodes of a step that go element by element and end in states. */
 class Fusion {
   readonly #body: OnnxGraph
+  readonly #outer: readonly ValueInfo[]
   readonly #types: Map<string, ValueType>
   readonly #constants: ReadonlyMap<string, number>
   readonly #inputs: readonly ValueInfo[]
@@ -161,6 +175,7 @@ class Fusion {
 
   constructor(graph: OnnxGraph, body: OnnxGraph, inputs: readonly ValueInfo[], next: readonly string[]) {
     this.#body = body
+    this.#outer = graph.inputs
     this.#inputs = inputs
     this.#next = next
     const outer = valuesOf(graph, EXTENTS)
@@ -210,7 +225,8 @@ class Fusion {
       size > 1 &&
       operandsOf(node).every(name => {
         const type = this.typeOf(name)
-        return type.dtype === 'float32' && [1, size].includes(sizeOf(type.shape))
+        const fits = type.dtype === 'float32' && [1, size].includes(sizeOf(type.shape))
+        return fits && (!this.#isOuter(name) || this.#constants.has(name) || this.#isOfFixedSize(name))
       })
     )
   }
@@ -242,6 +258,13 @@ class Fusion {
     return producer !== undefined && this.#fused.has(producer)
   }
 
+  /** Neither a state nor computed in the step. */
+  #isOuter = (name: string): boolean => !this.#isState(name) && !this.#producers.has(name)
+
+  /** Whether a name is that of an input of the program whose shape is known before it runs. */
+  #isOfFixedSize = (name: string): boolean =>
+    this.#outer.some(input => input.name === name && input.shape?.every(extent => typeof extent === 'number'))
+
   #isState = (name: string): boolean => this.#inputs.some(input => input.name === name)
 
   #kernel(nodes: readonly OnnxNode[], index: number): Kernel {
@@ -265,7 +288,9 @@ class Fusion {
       const step = places.get(this.#next[i]!)
       return step === undefined ? [] : [{ state: name, step }]
     })
-    const [, origin = ''] = /^(.*\/)?[^/]*$/.exec(nodes[0]!.name ?? '')!
+    // By what becomes the state: the first nodes may be a penalty's, which are backward.
+    const stored = nodes.find(({ outputs }) => this.#next.includes(outputs[0]!))
+    const [, origin = ''] = /^(.*\/)?[^/]*$/.exec(stored?.name ?? '')!
     return { name: `${origin}Update_${index}`, size, steps, stores, values: [...values] }
   }
 }

@@ -3,31 +3,26 @@ import { decodeModel } from '../../onnx/decode.ts'
 import { encodeModel } from '../../onnx/encode.ts'
 import type { OnnxGraph, OnnxModel } from '../../onnx/model.ts'
 import { median } from '../../stats/summary.ts'
-import {
-  arrayTypes,
-  bytesPerElement,
-  type HostTensor,
-  type Shape,
-  sizeOf,
-  type TensorData,
-} from '../../util/host-tensor.ts'
+import { arrayTypes, type HostTensor, type Shape, sizeOf, type TensorData } from '../../util/host-tensor.ts'
 import type { NodeTiming, RunTiming } from '../engine.ts'
 import type { DeclaredInput, LoadedProgram, Loader, Recording } from '../loaded-program.ts'
 import { ownTensor } from '../ort-tensor.ts'
 import { LOOP, loopTimings, runTimings } from '../profile.ts'
 import type { Tensors } from '../protocol.ts'
-import { type Kernel, kernelModule } from './kernel.ts'
-import { StepMemory } from './memory.ts'
+import { type Kernel, kernelModule, namesReadBy } from './kernel.ts'
+import { MEMORY_BYTES, placeBytes, StepMemory } from './memory.ts'
 import { NativeRuntime, type NativeSession } from './onnxruntime.ts'
 import { planSteps, type StepPlan } from './plan.ts'
 import { Team, type TeamProgram } from './team.ts'
 
-/** What the stepped programs of an engine share. */
+/** What the stepped programs of an engine share, as long as there is one. */
 interface Workshop {
   readonly runtime: NativeRuntime
   readonly threads: number
   readonly memory: StepMemory
-  readonly team: Team
+  team(): Team
+  /** Told when a program is released. */
+  left(): Promise<void>
 }
 
 /**
@@ -37,32 +32,72 @@ interface Workshop {
  */
 export function steppedLoader(threads: number, otherwise: Loader): Loader {
   const runtime = new NativeRuntime()
-  const memory = new StepMemory()
-  let team: Team | undefined
+  let spare: StepMemory | undefined = new StepMemory()
+  let workshop: Workshop | undefined
+  let living = 0
+  const open = (memory: StepMemory): Workshop => {
+    let team: Team | undefined
+    return {
+      ...{ runtime, threads, memory },
+      team() {
+        team ??= new Team(memory, threads)
+        return team
+      },
+      async left() {
+        if (--living > 0) return
+        // Another model's state lies elsewhere: its memory begins anew, and what is stored keeps this one.
+        workshop = undefined
+        await team?.close()
+      },
+    }
+  }
   return async (bytes, recording) => {
-    const model = decodeModel(bytes)
-    const plan = planSteps(model)
-    if (!plan || bytesOf(plan) > MOST_BYTES) return otherwise(bytes, recording)
-    team ??= new Team(memory, threads)
-    return new SteppedProgram({ runtime, threads, memory, team }, model, plan, recording)
+    const planned = planOf(bytes)
+    const free = workshop?.memory.free ?? MEMORY_BYTES
+    if (!planned || bytesOf(planned.plan) > free) return otherwise(bytes, recording)
+    workshop ??= open(spare ?? new StepMemory())
+    spare = undefined
+    living++
+    try {
+      return new SteppedProgram(workshop, planned, recording)
+    } catch (error) {
+      await workshop.left()
+      throw error
+    }
   }
 }
 
-/** Of states and values of a step; the memory has 4 GiB. */
-const MOST_BYTES = 3.5 * 2 ** 30
+interface Planned {
+  readonly model: OnnxModel
+  readonly plan: StepPlan
+}
 
-const bytesOf = ({ states, step }: StepPlan): number =>
-  [...states.map(({ input }) => input), ...step.outputs].reduce(
-    (sum, { dtype, shape }) => sum + bytesPerElement[dtype] * sizeOf(shape as Shape),
-    0,
-  )
+/** Undefined where a program cannot run step by step, or has parts that Fovea does not know. */
+function planOf(bytes: Uint8Array): Planned | undefined {
+  try {
+    const model = decodeModel(bytes)
+    const plan = planSteps(model)
+    return plan && { model, plan }
+  } catch {
+    // Whatever is wrong with it, ONNX Runtime says so better, or runs it.
+    return undefined
+  }
+}
+
+/** What a program places in the memory, at most. */
+function bytesOf({ states, step, end, kernelInputs }: StepPlan): number {
+  const placed = [...states.map(({ input }) => input), ...step.outputs, ...end.outputs, ...kernelInputs]
+  return placed.reduce((sum, { shape }) => sum + placeBytes(sizeOf(shape as Shape)), 0)
+}
 
 class SteppedProgram implements LoadedProgram {
   readonly readsShared = true
   readonly inputs: readonly DeclaredInput[]
   readonly outputs: readonly string[]
+  readonly #workshop: Workshop
   readonly #plan: StepPlan
   readonly #memory: StepMemory
+  readonly #sessions: NativeSession[] = []
   readonly #begin: NativeSession | undefined
   readonly #step: NativeSession
   readonly #end: NativeSession | undefined
@@ -83,16 +118,13 @@ class SteppedProgram implements LoadedProgram {
     readonly kernels: readonly (readonly number[])[]
   }[] = []
 
-  constructor(
-    { runtime, threads, memory, team }: Workshop,
-    model: OnnxModel,
-    plan: StepPlan,
-    recording: Recording | undefined,
-  ) {
+  constructor(workshop: Workshop, { model, plan }: Planned, recording: Recording | undefined) {
+    const { runtime, threads, memory } = workshop
+    this.#workshop = workshop
     this.#plan = plan
     this.#memory = memory
     this.#recording = recording
-    this.inputs = plan.inputs.map(({ name, dtype, shape = [] }) => ({ name, dtype, shape }))
+    this.inputs = plan.inputs.map(({ name, dtype, shape }) => ({ name, dtype, shape }))
     this.outputs = plan.outputs.map(({ name }) => name)
     const place = (kind: string, name: string, shape: Shape): HostTensor => {
       const size = sizeOf(shape)
@@ -112,31 +144,37 @@ class SteppedProgram implements LoadedProgram {
     ])
     this.#last = byName(end.outputs, ({ name, shape }) => [name, place('last', name, shape as Shape)])
     const known = { ...this.#states, ...this.#values }
-    this.#read = byName(
-      plan.inputs.filter(({ name }) => !(name in known) && kernels.some(kernel => isReadBy(name, kernel))),
-      ({ name, shape }) => [name, place('input', name, shape as Shape)],
-    )
+    this.#read = byName(plan.kernelInputs, ({ name, shape }) => [name, place('input', name, shape as Shape)])
     const offsets = { ...known, ...this.#read }
-    const bytes = kernelModule(kernels, name => offsets[name]!.data.byteOffset)
-    this.#kernels = team.load(bytes, kernels)
-    const session = (graph: OnnxGraph, prefix?: string) =>
-      runtime.session(encodeModel({ ...model, graph }), {
+    const session = (graph: OnnxGraph, prefix?: string): NativeSession => {
+      const made = runtime.session(encodeModel({ ...model, graph }), {
         threads,
         ...(prefix === undefined ? {} : { profilePrefix: prefix }),
       })
+      this.#sessions.push(made)
+      return made
+    }
     // ONNX Runtime refuses a graph of nothing.
     const sessionOfSome = (graph: OnnxGraph) => (graph.nodes.length > 0 ? session(graph) : undefined)
-    this.#begin = sessionOfSome(plan.begin)
-    this.#step = session(step, recording?.prefix)
-    this.#end = sessionOfSome(end)
+    try {
+      this.#begin = sessionOfSome(plan.begin)
+      this.#step = session(step, recording?.prefix)
+      this.#end = sessionOfSome(end)
+      const bytes = kernelModule(kernels, name => offsets[name]!.data.byteOffset)
+      // After the first session: that switches this thread to zeros for numbers too small to be normal, and threads
+      // inherit the switch.
+      this.#kernels = workshop.team().load(bytes, kernels)
+    } catch (error) {
+      for (const made of this.#sessions) made.release()
+      throw error
+    }
   }
 
   async run(inputs: Tensors): Promise<Record<string, HostTensor>> {
     const began = performance.now()
     const { count, states, end } = this.#plan
     const steps = Number(inputs[count]!.data[0])
-    this.#enter(inputs)
-    const { stacked, kernels } = this.#steps(inputs, steps)
+    const { stacked, kernels } = this.#steps(this.#enter(inputs), steps)
     const last = byName(states, ({ next, input }) => [next, this.#states[input.name]!])
     this.#end?.run(among(last, end.inputs), this.#last)
     if (this.#recording) this.#measured.push({ steps, seconds: (performance.now() - began) / 1000, kernels })
@@ -147,8 +185,11 @@ class SteppedProgram implements LoadedProgram {
     return this.#memory.holds(data)
   }
 
-  /** Writes the states that a run begins with, and what else kernels read. */
-  #enter(inputs: Tensors): void {
+  /**
+   * Writes the states that a run begins with, and what else kernels read. Gives the inputs as no step will
+   * change them.
+   */
+  #enter(inputs: Tensors): Tensors {
     const { begin, states } = this.#plan
     const homes: Tensors = {
       ...byName(states, ({ name, input }) => [name, this.#states[input.name]!]),
@@ -165,8 +206,9 @@ class SteppedProgram implements LoadedProgram {
     this.#begin?.run(among(given, begin.inputs), among(homes, begin.outputs))
     for (const [name, home] of Object.entries(homes)) {
       const tensor = given[name]
-      if (tensor && !isAt(tensor, home)) (home.data as Float32Array).set(tensor.data as Float32Array)
+      if (tensor && !isAt(tensor, home)) put(tensor.data, home.data, 0)
     }
+    return given
   }
 
   #steps(inputs: Tensors, count: number): { stacked: Tensors; kernels: number[][] } {
@@ -225,7 +267,7 @@ class SteppedProgram implements LoadedProgram {
       const calls = await runTimings(recording.lines())
       return measured.flatMap(({ steps, seconds, kernels }) => {
         const own = calls.splice(0, steps)
-        if (own.length < steps) return []
+        if (steps === 0 || own.length < steps) return []
         const timings = this.#plan.kernels.map((kernel, i) => this.#timing(kernel, kernels[i]!))
         return [{ seconds, nodes: [...loopTimings(own), ...timings] }]
       })
@@ -234,14 +276,9 @@ class SteppedProgram implements LoadedProgram {
     }
   }
 
-  #timing({ name, steps, stores }: Kernel, seconds: readonly number[]): NodeTiming {
+  #timing(kernel: Kernel, seconds: readonly number[]): NodeTiming {
+    const { name, stores } = kernel
     const known: Tensors = { ...this.#states, ...this.#values, ...this.#read }
-    const operands = steps.flatMap(step => step.operands)
-    const read = new Set(
-      operands.flatMap(operand =>
-        'tensor' in operand ? [operand.tensor] : 'scalar' in operand ? [operand.scalar] : [],
-      ),
-    )
     const typeOf = (tensor: string) => ({ dtype: known[tensor]!.dtype, shape: known[tensor]!.shape })
     return {
       name,
@@ -250,13 +287,14 @@ class SteppedProgram implements LoadedProgram {
       calls: seconds.length,
       seconds: seconds.reduce((sum, value) => sum + value, 0),
       medianSeconds: median(seconds),
-      inputs: [...read].map(typeOf),
+      inputs: namesReadBy(kernel).map(typeOf),
       outputs: stores.map(({ state }) => typeOf(state)),
     }
   }
 
   async release(): Promise<void> {
-    for (const session of [this.#begin, this.#step, this.#end]) session?.release()
+    for (const session of this.#sessions) session.release()
+    await this.#workshop.left()
     await this.#recording?.discard()
   }
 }
@@ -273,12 +311,4 @@ function among(tensors: Tensors, names: readonly { readonly name: string }[]): R
 /** Both are of one type. */
 function put(from: TensorData, to: TensorData, at: number): void {
   to.set(from as Float32Array & BigInt64Array, at)
-}
-
-function isReadBy(name: string, { steps }: Kernel): boolean {
-  const operands = steps.flatMap(step => step.operands)
-  return operands.some(
-    operand =>
-      ('tensor' in operand && operand.tensor === name) || ('scalar' in operand && operand.scalar === name),
-  )
 }

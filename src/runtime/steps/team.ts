@@ -1,5 +1,6 @@
 /** Threads that run kernels together: this one and helpers, which share a memory. */
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
+import { FoveaError } from '../../util/errors.ts'
 import type { Kernel } from './kernel.ts'
 import type { StepMemory } from './memory.ts'
 import { type Functions, type HelperData, instantiate, isShared, runShare, slots } from './share.ts'
@@ -9,6 +10,14 @@ import { wasm } from './webassembly.ts'
 const MOST_THREADS = 8
 /** About 20 microseconds; another thread is rarely further behind, and a wait in the kernel takes as long. */
 const SPINS = 20_000
+/** A share takes milliseconds, also where many programs want the same cores. */
+const PATIENCE_MS = 60_000
+
+interface Helper {
+  readonly worker: Worker
+  /** Brings programs. */
+  readonly port: MessagePort
+}
 
 /** Kernels of one program, ready to run. */
 export interface TeamProgram {
@@ -19,9 +28,10 @@ export interface TeamProgram {
 export class Team {
   readonly #memory: StepMemory
   readonly #control: Int32Array<SharedArrayBuffer>
-  /** To the other threads; they end with this one. */
-  readonly #helpers: readonly MessagePort[]
+  readonly #helpers: readonly Helper[]
   #programs = 0
+  /** Why there are too few helpers. */
+  #broken: FoveaError | undefined
 
   /** @param threads that run the kernels, this one among them */
   constructor(memory: StepMemory, threads: number) {
@@ -31,7 +41,7 @@ export class Team {
     this.#helpers = Array.from({ length: members - 1 }, (_, i) => this.#helper(i + 1, members))
   }
 
-  #helper(member: number, members: number): MessagePort {
+  #helper(member: number, members: number): Helper {
     const { port1, port2 } = new MessageChannel()
     const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
     const data: HelperData = {
@@ -46,16 +56,19 @@ export class Team {
       transferList: [port2],
       execArgv: [],
     })
+    worker.once('error', error => {
+      this.#broken = new FoveaError(`a thread of the update ended: ${error.message}`)
+    })
     worker.unref()
     port1.unref()
-    return port1
+    return { worker, port: port1 }
   }
 
   load(bytes: Uint8Array<ArrayBuffer>, kernels: readonly Kernel[]): TeamProgram {
     const module = new wasm.Module(bytes)
     const program = this.#programs++
     const sizes = kernels.map(({ size }) => size)
-    for (const port of this.#helpers) port.postMessage({ program, module, sizes })
+    for (const { port } of this.#helpers) port.postMessage({ program, module, sizes })
     const functions = instantiate(module, this.#memory.shared)
     return { run: (first, last) => this.#run(program, { functions, sizes }, first, last) }
   }
@@ -69,6 +82,7 @@ export class Team {
     const control = this.#control
     // Waking a helper for nothing takes as long as a hundred thousand values.
     const members = own.sizes.slice(first, last).some(isShared) ? this.#helpers.length + 1 : 1
+    if (this.#broken) throw this.#broken
     if (members > 1) {
       Atomics.store(control, slots.program, program)
       Atomics.store(control, slots.first, first)
@@ -81,12 +95,19 @@ export class Team {
     if (members > 1) this.#wait()
   }
 
+  /** Ends the other threads, which would keep the memory. */
+  async close(): Promise<void> {
+    await Promise.all(this.#helpers.map(({ worker }) => worker.terminate()))
+  }
+
   #wait(): void {
     const control = this.#control
     for (let spins = 0; spins < SPINS; spins++) if (Atomics.load(control, slots.pending) === 0) return
     let left = Atomics.load(control, slots.pending)
     while (left > 0) {
-      Atomics.wait(control, slots.pending, left)
+      // Its own report cannot arrive while this thread waits.
+      if (Atomics.wait(control, slots.pending, left, PATIENCE_MS) === 'timed-out')
+        throw new FoveaError(`a thread of the update has not answered for ${PATIENCE_MS / 1000} s`)
       left = Atomics.load(control, slots.pending)
     }
   }
