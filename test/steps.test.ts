@@ -448,7 +448,6 @@ describe('kernels', () => {
       size: values.length,
       steps: [{ op: 'Mul', operands: [{ tensor: name }, { constant: 1 }] }],
       stores: [{ state: name, step: 0 }],
-      values: [],
     }
     team
       .load(
@@ -476,7 +475,6 @@ describe('kernels', () => {
         size: length,
         steps: [{ op: 'Add', operands: [{ tensor: 'x' }, { constant: 1 }] }],
         stores: [{ state: 'x', step: 0 }],
-        values: [],
       }
       const program = team.load(
         kernelModule([kernel], () => at),

@@ -1,9 +1,9 @@
 /** The worker thread of a team's helper: runs its share of kernels whenever the team's turn moves on. */
 import { receiveMessageOnPort, workerData } from 'node:worker_threads'
-import { type Delivery, type Functions, type HelperData, instantiate, runShare, slots } from './share.ts'
+import { type Delivery, type HelperData, instantiate, type Runnable, runShare, slots } from './share.ts'
 
 const { member, members, control, memory, port } = workerData as HelperData
-const programs = new Map<number, { functions: Functions; sizes: readonly number[] }>()
+const programs = new Map<number, Runnable>()
 
 // An int32, as the number that it follows.
 for (let turn = 0; ; turn = (turn + 1) | 0) {

@@ -24,8 +24,6 @@ export interface Kernel {
   readonly steps: readonly KernelStep[]
   /** States that take the result of a step. */
   readonly stores: readonly { readonly state: string; readonly step: number }[]
-  /** Operands that ONNX Runtime computes in each step. */
-  readonly values: readonly string[]
 }
 
 /** Bytes that a pass takes at once; tensors fill whole multiples of it. */

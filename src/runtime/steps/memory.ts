@@ -5,13 +5,12 @@ import { wasm } from './webassembly.ts'
 const PAGE_BYTES = 65536
 /** What 32 bits address. */
 export const MOST_PAGES = 65536
-export const MEMORY_BYTES = MOST_PAGES * PAGE_BYTES
+const MEMORY_BYTES = MOST_PAGES * PAGE_BYTES
 /** Of a cache line, twice: the next one is fetched with it. */
 const ALIGNMENT = 128
 
-/** What a place for so many floats takes. */
-export const placeBytes = (floats: number): number =>
-  Math.ceil((4 * Math.max(floats, 1)) / ALIGNMENT) * ALIGNMENT
+/** What a place for so many bytes takes. */
+export const placeBytes = (bytes: number): number => Math.ceil(Math.max(bytes, 1) / ALIGNMENT) * ALIGNMENT
 
 export class StepMemory {
   readonly shared = new wasm.Memory({ initial: 1, maximum: MOST_PAGES, shared: true })
@@ -32,7 +31,7 @@ export class StepMemory {
     const known = this.#places.get(key)
     if (known !== undefined) return known
     const offset = this.#used
-    const used = offset + placeBytes(bytes / 4)
+    const used = offset + placeBytes(bytes)
     const missing = Math.ceil(used / PAGE_BYTES) - this.shared.buffer.byteLength / PAGE_BYTES
     if (used > MEMORY_BYTES)
       throw new FoveaError(`step memory: expected at most 4 GiB, received ${used} bytes`)

@@ -69,7 +69,7 @@ export function planSteps({ graph }: OnnxModel): StepPlan | undefined {
   const needed = new Set([
     ...perStep.map(({ value }) => value),
     ...states.flatMap(({ copied }) => copied ?? []),
-    ...kernels.flatMap(({ values }) => values),
+    ...kernels.flatMap(namesReadBy).filter(name => fusion.computes(name)),
   ])
   const known = valuesOf(graph, EXTENTS).types
   return {
@@ -120,6 +120,8 @@ function isPlain(graph: OnnxGraph, loop: OnnxNode, body: OnnxGraph, at: number):
   const states = loop.inputs.slice(2)
   return (
     graph.nodes.filter(({ op }) => op === 'Loop').length === 1 &&
+    // An evaluation carries nothing from step to step.
+    states.length > 0 &&
     isInput(loop.inputs[0]!) &&
     always?.op === 'Identity' &&
     always.inputs[0] === body.inputs[1]!.name &&
@@ -191,6 +193,11 @@ class Fusion {
     this.#choose()
   }
 
+  /** Whether a value is that of a node of the step. */
+  computes(name: string): boolean {
+    return this.#producers.has(name)
+  }
+
   typeOf(name: string): ValueType {
     return this.#types.get(name)!
   }
@@ -259,7 +266,7 @@ class Fusion {
   }
 
   /** Neither a state nor computed in the step. */
-  #isOuter = (name: string): boolean => !this.#isState(name) && !this.#producers.has(name)
+  #isOuter = (name: string): boolean => !this.#isState(name) && !this.computes(name)
 
   /** Whether a name is that of an input of the program whose shape is known before it runs. */
   #isOfFixedSize = (name: string): boolean =>
@@ -270,13 +277,11 @@ class Fusion {
   #kernel(nodes: readonly OnnxNode[], index: number): Kernel {
     const size = sizeOf(this.typeOf(nodes[0]!.outputs[0]!).shape)
     const places = new Map<string, number>()
-    const values = new Set<string>()
     const operand = (name: string): Operand => {
       const place = places.get(name)
       if (place !== undefined) return { step: place }
       const constant = this.#constants.get(name)
       if (constant !== undefined) return { constant }
-      if (this.#producers.has(name)) values.add(name)
       return sizeOf(this.typeOf(name).shape) === 1 ? { scalar: name } : { tensor: name }
     }
     const steps: KernelStep[] = []
@@ -291,7 +296,7 @@ class Fusion {
     // By what becomes the state: the first nodes may be a penalty's, which are backward.
     const stored = nodes.find(({ outputs }) => this.#next.includes(outputs[0]!))
     const [, origin = ''] = /^(.*\/)?[^/]*$/.exec(stored?.name ?? '')!
-    return { name: `${origin}Update_${index}`, size, steps, stores, values: [...values] }
+    return { name: `${origin}Update_${index}`, size, steps, stores }
   }
 }
 

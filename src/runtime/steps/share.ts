@@ -33,7 +33,13 @@ export interface Delivery {
 }
 
 /** A kernel from one offset in bytes to another. */
-export type Functions = readonly ((from: number, to: number) => void)[]
+type Functions = readonly ((from: number, to: number) => void)[]
+
+/** A program as a thread runs it: its kernels, and the values of each. */
+export interface Runnable {
+  readonly functions: Functions
+  readonly sizes: readonly number[]
+}
 
 /** Below this, in values, waking another thread takes longer than the pass. */
 const LEAST_SHARED = 50_000
@@ -48,7 +54,7 @@ export function instantiate(module: WasmModule, memory: WasmMemory): Functions {
 
 /** Runs one member's part of some kernels; small ones are the first member's alone. */
 export function runShare(
-  { functions, sizes }: { readonly functions: Functions; readonly sizes: readonly number[] },
+  { functions, sizes }: Runnable,
   first: number,
   last: number,
   member: number,

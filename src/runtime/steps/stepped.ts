@@ -10,19 +10,39 @@ import { ownTensor } from '../ort-tensor.ts'
 import { LOOP, loopTimings, runTimings } from '../profile.ts'
 import type { Tensors } from '../protocol.ts'
 import { type Kernel, kernelModule, namesReadBy } from './kernel.ts'
-import { MEMORY_BYTES, placeBytes, StepMemory } from './memory.ts'
+import { placeBytes, StepMemory } from './memory.ts'
 import { NativeRuntime, type NativeSession } from './onnxruntime.ts'
 import { planSteps, type StepPlan } from './plan.ts'
 import { Team, type TeamProgram } from './team.ts'
 
-/** What the stepped programs of an engine share, as long as there is one. */
-interface Workshop {
+/** What the stepped programs of an engine share, from the first of them to the last. */
+class Workshop {
+  readonly memory = new StepMemory()
   readonly runtime: NativeRuntime
   readonly threads: number
-  readonly memory: StepMemory
-  team(): Team
-  /** Told when a program is released. */
-  left(): Promise<void>
+  #team: Team | undefined
+  #programs = 0
+
+  constructor(runtime: NativeRuntime, threads: number) {
+    this.runtime = runtime
+    this.threads = threads
+  }
+
+  get team(): Team {
+    this.#team ??= new Team(this.memory, this.threads)
+    return this.#team
+  }
+
+  enter(): void {
+    this.#programs++
+  }
+
+  /** Whether that was the last program: then nothing of the workshop is used any more. */
+  async leave(): Promise<boolean> {
+    if (--this.#programs > 0) return false
+    await this.#team?.close()
+    return true
+  }
 }
 
 /**
@@ -32,36 +52,20 @@ interface Workshop {
  */
 export function steppedLoader(threads: number, otherwise: Loader): Loader {
   const runtime = new NativeRuntime()
-  let spare: StepMemory | undefined = new StepMemory()
-  let workshop: Workshop | undefined
-  let living = 0
-  const open = (memory: StepMemory): Workshop => {
-    let team: Team | undefined
-    return {
-      ...{ runtime, threads, memory },
-      team() {
-        team ??= new Team(memory, threads)
-        return team
-      },
-      async left() {
-        if (--living > 0) return
-        // Another model's state lies elsewhere: its memory begins anew, and what is stored keeps this one.
-        workshop = undefined
-        await team?.close()
-      },
-    }
-  }
+  let workshop = new Workshop(runtime, threads)
   return async (bytes, recording) => {
+    const own = workshop
     const planned = planOf(bytes)
-    const free = workshop?.memory.free ?? MEMORY_BYTES
-    if (!planned || bytesOf(planned.plan) > free) return otherwise(bytes, recording)
-    workshop ??= open(spare ?? new StepMemory())
-    spare = undefined
-    living++
+    if (!planned || bytesOf(planned.plan) > own.memory.free) return otherwise(bytes, recording)
+    own.enter()
+    const left = async () => {
+      // Another model's state lies elsewhere: its memory begins anew, and what is stored keeps this one.
+      if (await own.leave()) workshop = new Workshop(runtime, threads)
+    }
     try {
-      return new SteppedProgram(workshop, planned, recording)
+      return new SteppedProgram(own, planned, recording, left)
     } catch (error) {
-      await workshop.left()
+      await left()
       throw error
     }
   }
@@ -87,14 +91,14 @@ function planOf(bytes: Uint8Array): Planned | undefined {
 /** What a program places in the memory, at most. */
 function bytesOf({ states, step, end, kernelInputs }: StepPlan): number {
   const placed = [...states.map(({ input }) => input), ...step.outputs, ...end.outputs, ...kernelInputs]
-  return placed.reduce((sum, { shape }) => sum + placeBytes(sizeOf(shape as Shape)), 0)
+  return placed.reduce((sum, { shape }) => sum + placeBytes(4 * sizeOf(shape as Shape)), 0)
 }
 
 class SteppedProgram implements LoadedProgram {
   readonly readsShared = true
   readonly inputs: readonly DeclaredInput[]
   readonly outputs: readonly string[]
-  readonly #workshop: Workshop
+  readonly #left: () => Promise<void>
   readonly #plan: StepPlan
   readonly #memory: StepMemory
   readonly #sessions: NativeSession[] = []
@@ -118,9 +122,15 @@ class SteppedProgram implements LoadedProgram {
     readonly kernels: readonly (readonly number[])[]
   }[] = []
 
-  constructor(workshop: Workshop, { model, plan }: Planned, recording: Recording | undefined) {
+  /** @param left called once it is released */
+  constructor(
+    workshop: Workshop,
+    { model, plan }: Planned,
+    recording: Recording | undefined,
+    left: () => Promise<void>,
+  ) {
     const { runtime, threads, memory } = workshop
-    this.#workshop = workshop
+    this.#left = left
     this.#plan = plan
     this.#memory = memory
     this.#recording = recording
@@ -163,7 +173,7 @@ class SteppedProgram implements LoadedProgram {
       const bytes = kernelModule(kernels, name => offsets[name]!.data.byteOffset)
       // After the first session: that switches this thread to zeros for numbers too small to be normal, and threads
       // inherit the switch.
-      this.#kernels = workshop.team().load(bytes, kernels)
+      this.#kernels = workshop.team.load(bytes, kernels)
     } catch (error) {
       for (const made of this.#sessions) made.release()
       throw error
@@ -294,7 +304,7 @@ class SteppedProgram implements LoadedProgram {
 
   async release(): Promise<void> {
     for (const session of this.#sessions) session.release()
-    await this.#workshop.left()
+    await this.#left()
     await this.#recording?.discard()
   }
 }

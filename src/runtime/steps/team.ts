@@ -3,7 +3,7 @@ import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
 import { FoveaError } from '../../util/errors.ts'
 import type { Kernel } from './kernel.ts'
 import type { StepMemory } from './memory.ts'
-import { type Functions, type HelperData, instantiate, isShared, runShare, slots } from './share.ts'
+import { type HelperData, instantiate, isShared, type Runnable, runShare, slots } from './share.ts'
 import { wasm } from './webassembly.ts'
 
 /** A pass over memory is no faster with more. */
@@ -73,12 +73,7 @@ export class Team {
     return { run: (first, last) => this.#run(program, { functions, sizes }, first, last) }
   }
 
-  #run(
-    program: number,
-    own: { functions: Functions; sizes: readonly number[] },
-    first: number,
-    last: number,
-  ) {
+  #run(program: number, own: Runnable, first: number, last: number): void {
     const control = this.#control
     // Waking a helper for nothing takes as long as a hundred thousand values.
     const members = own.sizes.slice(first, last).some(isShared) ? this.#helpers.length + 1 : 1
