@@ -62,7 +62,7 @@ test('time adds up by pass, operator, layer and node, and counts are those of th
   expect(layer('(small parameters)').passes.update.calls).toBeGreaterThan(0)
 
   // As written: the committed table. As it runs: fewer nodes, by shapes that ONNX Runtime itself tells, and
-  // besides updates the same values.
+  // besides updates and pooling the same values.
   expect(program).toEqual((await committedCosts())['singh-brar/basic'])
   expect(total.multiplyAdds).toBe(program.multiplyAdds)
   expect(total.calls).toBeLessThan(program.nodes)
@@ -72,12 +72,16 @@ test('time adds up by pass, operator, layer and node, and counts are those of th
     optimizer: adam(),
     batchSize: 32,
   })
-  const updates = stepNodes(decodeModel(bytes)).filter(({ node }) => node.name?.startsWith('update/'))
-  const inUpdates = updates.reduce((sum, { node, inputs, outputs }) => {
-    return sum + costOfNode(node.op, inputs, outputs).bytes
-  }, 0)
-  const rest = (total.bytes - passes.update.bytes) / (program.bytes - inUpdates)
-  expect(Math.abs(rest - 1)).toBeLessThan(0.01)
+  const inKernels = stepNodes(decodeModel(bytes))
+    .filter(({ node }) => /^update\/|\/pool\//.test(node.name ?? ''))
+    .reduce((sum, { node, inputs, outputs }) => sum + costOfNode(node.op, inputs, outputs).bytes, 0)
+  const pooling = layer('pool').passes
+  const others = total.bytes - passes.update.bytes - pooling.forward.bytes - pooling.backward.bytes
+  expect(Math.abs(others / (program.bytes - inKernels) - 1)).toBeLessThan(0.01)
+  // One pass each: the maps are read and the maxima written; both and the cotangent are read, and the maps' written.
+  const [maps, maxima] = [4 * 26 * 26 * 32 * 32, 4 * 13 * 13 * 32 * 32]
+  expect([pooling.forward.calls, pooling.forward.bytes]).toEqual([1, maps + maxima])
+  expect([pooling.backward.calls, pooling.backward.bytes]).toEqual([1, 2 * maps + 2 * maxima])
   // Every node once a step; nothing of the warm-up.
   expect(new Set(nodes.map(({ calls }) => calls))).toEqual(new Set([1]))
   expect(steps).toBe(6)

@@ -39,8 +39,8 @@ export type Loader = (bytes: Uint8Array, recording: Recording | undefined) => Pr
 export interface Recording {
   /** What the names of its files begin with. */
   readonly prefix: string
-  /** The record's lines, once the session has ended it. */
-  lines(): AsyncIterable<string>
+  /** The record's lines, once the session has ended it: of files whose names go on with `part`. */
+  lines(part?: string): AsyncIterable<string>
   discard(): Promise<void>
 }
 

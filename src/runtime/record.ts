@@ -16,9 +16,10 @@ export async function recordInFolder(): Promise<Recording> {
   folders.add(folder)
   return {
     prefix: join(folder, 'record'),
-    async *lines() {
+    async *lines(part = '') {
       // ONNX Runtime adds the time to the name.
-      for (const name of await readdir(folder)) yield* createInterface(createReadStream(join(folder, name)))
+      for (const name of await readdir(folder))
+        if (name.startsWith(`record${part}`)) yield* createInterface(createReadStream(join(folder, name)))
     },
     async discard() {
       await rm(folder, { recursive: true, force: true })

@@ -58,3 +58,31 @@ export class StepMemory {
     return this.#buffers.has(buffer)
   }
 }
+
+/** A value that is needed from one phase to another, both included. */
+export interface Lasting {
+  readonly bytes: number
+  readonly from: number
+  readonly to: number
+}
+
+/** Offsets of values in one block, such that no two share bytes while both are needed; and the block's bytes. */
+export function packed<T extends Lasting>(values: readonly T[]): { offsets: Map<T, number>; bytes: number } {
+  const offsets = new Map<T, number>()
+  let total = 0
+  for (const value of values.toSorted((a, b) => b.bytes - a.bytes)) {
+    const others = [...offsets]
+      .filter(([other]) => other.from <= value.to && value.from <= other.to)
+      .map(([other, offset]) => [offset, offset + placeBytes(other.bytes)] as const)
+      .sort(([a], [b]) => a - b)
+    const bytes = placeBytes(value.bytes)
+    let offset = 0
+    for (const [begin, end] of others) {
+      if (offset + bytes <= begin) break
+      offset = Math.max(offset, end)
+    }
+    offsets.set(value, offset)
+    total = Math.max(total, offset + bytes)
+  }
+  return { offsets, bytes: total }
+}

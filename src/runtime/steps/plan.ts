@@ -1,21 +1,37 @@
 /**
- * How a program that is a Loop of training steps runs step by step: ONNX Runtime computes what an update needs,
- * and each update, as far as it goes element by element, is one pass over memory instead of one for each node.
+ * How a program that is a Loop of training steps runs step by step: ONNX Runtime computes the products, and what
+ * goes element by element is one pass over memory for many nodes.
  */
 import type { OnnxGraph, OnnxModel, OnnxNode, ValueInfo } from '../../onnx/model.ts'
-import { typedNodes, type ValueType, valuesOf } from '../../onnx/shapes.ts'
-import { sizeOf, toNumbers } from '../../util/host-tensor.ts'
-import { isElementwise, type Kernel, type KernelStep, namesReadBy, type Operand, stepsOf } from './kernel.ts'
+import type { ValueType } from '../../onnx/shapes.ts'
+import { valuesOf } from '../../onnx/shapes.ts'
+import { type Kernel, namesReadBy, namesWrittenBy } from './kernel.ts'
+import { type Phase, phasesOf } from './phases.ts'
+import { EXTENTS, StepBody } from './step-body.ts'
+import { Updates } from './updates.ts'
 
 /** State that goes from step to step; float32. */
 export interface CarriedState {
   /** Its name as an input of the loop and, with `next`, as an output. */
   readonly name: string
   readonly next: string
-  /** In the step's graph. */
+  /** In the step's graphs. */
   readonly input: ValueInfo
-  /** The value after the step, where no kernel writes it: an output of the step's graph. */
+  /** The value after the step, where no kernel writes it: an output of a step's graph. */
   readonly copied: string | undefined
+}
+
+/** A part of a step. */
+export type StepPhase =
+  /** Inputs of the program, the number of the step, states and values of earlier phases are its inputs. */
+  { readonly graph: OnnxGraph } | { readonly stages: readonly (readonly Kernel[])[] }
+
+/** A value that one phase gives and later ones, or who reads the results, take. */
+export interface StepValue extends ValueType {
+  readonly name: string
+  /** Phases by number, both included. */
+  readonly from: number
+  readonly to: number
 }
 
 export interface StepPlan {
@@ -23,8 +39,8 @@ export interface StepPlan {
   readonly outputs: readonly ValueInfo[]
   /** From the program's inputs to states that no input is by itself. */
   readonly begin: OnnxGraph
-  /** One step: the number of the step and the states are inputs, and so are those of the program that it reads. */
-  readonly step: OnnxGraph
+  readonly phases: readonly StepPhase[]
+  readonly values: readonly StepValue[]
   /** From the last states (`next`) to outputs that no state is by itself. */
   readonly end: OnnxGraph
   /** The program's input that says how many steps a run makes. */
@@ -32,9 +48,8 @@ export interface StepPlan {
   readonly iteration: string
   readonly condition: string
   readonly states: readonly CarriedState[]
-  /** Outputs of the step's graph, and of the program, which has them stacked. */
+  /** Values of the step, and outputs of the program, which has them stacked. */
   readonly perStep: readonly { readonly value: string; readonly output: string }[]
-  readonly kernels: readonly Kernel[]
   /** Inputs of the program that kernels read. */
   readonly kernelInputs: readonly ValueInfo[]
 }
@@ -49,18 +64,19 @@ export function planSteps({ graph }: OnnxModel): StepPlan | undefined {
   const loop = graph.nodes[at]
   const attribute = loop?.attributes.body
   if (!loop || !attribute || !('graph' in attribute)) return undefined
-  const body = attribute.graph
-  if (!isPlain(graph, loop, body, at)) return undefined
+  const loopBody = attribute.graph
+  if (!isPlain(graph, loop, loopBody, at)) return undefined
   const names = loop.inputs.slice(2)
-  const inputs = body.inputs.slice(2)
-  const results = body.outputs.slice(1).map(({ name }) => name)
+  const inputs = loopBody.inputs.slice(2)
+  const results = loopBody.outputs.slice(1).map(({ name }) => name)
   const next = results.slice(0, names.length)
-  const fusion = new Fusion(graph, body, inputs, next)
-  const kernels = fusion.kernels()
-  if (kernels.length === 0) return undefined
+  const body = new StepBody(graph, loopBody, inputs, next)
+  const updates = new Updates(body)
+  const lastKernels = updates.kernels()
+  if (lastKernels.length === 0) return undefined
   const states = names.map((name, i): CarriedState => {
     const input = inputs[i]!
-    const isWritten = kernels.some(({ stores }) => stores.some(({ state }) => state === input.name))
+    const isWritten = lastKernels.some(kernel => namesWrittenBy(kernel).includes(input.name))
     return { name, next: loop.outputs[i]!, input, copied: isWritten ? undefined : next[i]! }
   })
   const perStep = results
@@ -69,22 +85,40 @@ export function planSteps({ graph }: OnnxModel): StepPlan | undefined {
   const needed = new Set([
     ...perStep.map(({ value }) => value),
     ...states.flatMap(({ copied }) => copied ?? []),
-    ...kernels.flatMap(namesReadBy).filter(name => fusion.computes(name)),
+    ...lastKernels.flatMap(namesReadBy).filter(name => body.producerOf(name)),
   ])
+  const { phases: firstPhases, extra } = phasesOf(body, updates, needed)
+  const phases = withUpdates(firstPhases, lastKernels)
+  const values = valuesBetween(body, phases, needed, extra)
   const known = valuesOf(graph, EXTENTS).types
+  const whole = { ...loopBody, initializers: [...graph.initializers, ...loopBody.initializers] }
+  const given = [...loopBody.inputs, ...graph.inputs]
+  const stepPhases = phases.map((phase, i): StepPhase => {
+    if ('stages' in phase) return phase
+    const own = new Set(phase.nodes)
+    const part = body.nodes.filter(node => own.has(node) || body.isAlias(node))
+    const earlier = values.filter(({ from }) => from !== i)
+    return {
+      graph: partOf(
+        `step/${i}`,
+        whole,
+        part,
+        [...given, ...earlier],
+        values.filter(({ from }) => from === i),
+      ),
+    }
+  })
+  const read = new Set(
+    phases.flatMap(phase => ('stages' in phase ? phase.stages.flat().flatMap(namesReadBy) : [])),
+  )
   return {
     inputs: graph.inputs,
     outputs: graph.outputs,
     begin: partOf('begin', graph, graph.nodes.slice(0, at), graph.inputs, [
       ...states.flatMap(({ name, input }) => (known.has(name) ? [] : [{ ...input, name }])),
     ]),
-    step: partOf(
-      'step',
-      { ...body, initializers: [...graph.initializers, ...body.initializers] },
-      body.nodes,
-      [...body.inputs, ...graph.inputs],
-      [...needed].map(name => ({ name, ...fusion.typeOf(name) })),
-    ),
+    phases: stepPhases,
+    values,
     end: partOf(
       'end',
       graph,
@@ -93,19 +127,52 @@ export function planSteps({ graph }: OnnxModel): StepPlan | undefined {
       graph.outputs.filter(({ name }) => !loop.outputs.includes(name)),
     ),
     count: loop.inputs[0]!,
-    iteration: body.inputs[0]!.name,
-    condition: body.inputs[1]!.name,
+    iteration: loopBody.inputs[0]!.name,
+    condition: loopBody.inputs[1]!.name,
     states,
     perStep,
-    kernels,
-    kernelInputs: graph.inputs.filter(({ name }) =>
-      kernels.some(kernel => namesReadBy(kernel).includes(name)),
-    ),
+    kernelInputs: graph.inputs.filter(({ name }) => read.has(name)),
   }
 }
 
-/** How many rows the data has, and how many steps a call makes, changes nothing in a step. */
-const EXTENTS = { rows: 1, steps: 1 }
+/** Updates are the last stage: they write over the states that all others read. */
+function withUpdates(phases: readonly Phase[], updates: readonly Kernel[]): Phase[] {
+  const last = phases.at(-1)
+  if (last && 'stages' in last) return phases.with(-1, { stages: [...last.stages, updates] })
+  return [...phases, { stages: [updates] }]
+}
+
+/** What phases give to others, with the first and the last phase of each. */
+function valuesBetween(
+  body: StepBody,
+  phases: readonly Phase[],
+  needed: ReadonlySet<string>,
+  extra: ReadonlyMap<string, number>,
+): StepValue[] {
+  const from = new Map<string, number>()
+  const to = new Map<string, number>()
+  const read = (name: string, phase: number) => {
+    if (from.has(name)) to.set(name, Math.max(phase, to.get(name) ?? 0))
+  }
+  const isState = (name: string) => body.isState(name)
+  for (const [i, phase] of phases.entries()) {
+    if ('stages' in phase) {
+      const kernels = phase.stages.flat()
+      for (const name of kernels.flatMap(namesWrittenBy)) if (!isState(name)) from.set(name, i)
+      for (const name of kernels.flatMap(namesReadBy)) read(name, i)
+      continue
+    }
+    for (const node of phase.nodes) for (const name of node.outputs) from.set(name, i)
+    for (const node of phase.nodes)
+      for (const name of node.inputs) if (from.get(body.baseOf(name)) !== i) read(body.baseOf(name), i)
+  }
+  for (const name of needed) read(name, phases.length)
+  return [...to].map(([name, last]) => {
+    const values = extra.get(name)
+    const type: ValueType = values === undefined ? body.typeOf(name) : { dtype: 'float32', shape: [values] }
+    return { name, ...type, from: from.get(name)!, to: last }
+  })
+}
 
 /** Whether the loop is one of training steps: their number is given, and the states are of fixed shapes. */
 function isPlain(graph: OnnxGraph, loop: OnnxNode, body: OnnxGraph, at: number): boolean {
@@ -161,146 +228,4 @@ function partOf(
     inputs: inputs.filter(input => needed.has(input.name)),
     outputs,
   }
-}
-
-/** Finds the nodes of a step that go element by element and end in states. */
-class Fusion {
-  readonly #body: OnnxGraph
-  readonly #outer: readonly ValueInfo[]
-  readonly #types: Map<string, ValueType>
-  readonly #constants: ReadonlyMap<string, number>
-  readonly #inputs: readonly ValueInfo[]
-  /** The value of each state after the step. */
-  readonly #next: readonly string[]
-  readonly #producers: Map<string, OnnxNode>
-  readonly #fused = new Set<OnnxNode>()
-
-  constructor(graph: OnnxGraph, body: OnnxGraph, inputs: readonly ValueInfo[], next: readonly string[]) {
-    this.#body = body
-    this.#outer = graph.inputs
-    this.#inputs = inputs
-    this.#next = next
-    const outer = valuesOf(graph, EXTENTS)
-    this.#types = new Map([...outer.types, ...valuesOf(body, {}).types])
-    for (const { node, outputs } of typedNodes(body, {}, outer))
-      for (const [i, type] of outputs.entries()) this.#types.set(node.outputs[i]!, type)
-    this.#constants = new Map(
-      [...graph.initializers, ...body.initializers]
-        .filter(({ tensor }) => tensor.dtype === 'float32' && sizeOf(tensor.shape) === 1)
-        .map(({ name, tensor }) => [name, toNumbers(tensor)[0]!]),
-    )
-    this.#producers = new Map(body.nodes.flatMap(node => node.outputs.map(output => [output, node] as const)))
-    this.#choose()
-  }
-
-  /** Whether a value is that of a node of the step. */
-  computes(name: string): boolean {
-    return this.#producers.has(name)
-  }
-
-  typeOf(name: string): ValueType {
-    return this.#types.get(name)!
-  }
-
-  kernels(): Kernel[] {
-    return this.#groups().map((nodes, i) => this.#kernel(nodes, i))
-  }
-
-  /** A node is computed by a kernel where nothing else needs it: backwards from the states. */
-  #choose(): void {
-    const outputs = new Set(this.#body.outputs.map(({ name }) => name))
-    const states = new Set(this.#next)
-    const readers = new Map<string, OnnxNode[]>()
-    for (const node of this.#body.nodes)
-      for (const input of node.inputs) readers.set(input, [...(readers.get(input) ?? []), node])
-    for (const node of this.#body.nodes.toReversed()) {
-      const [value] = node.outputs as [string]
-      const by = readers.get(value) ?? []
-      const isWanted = states.has(value) || by.length > 0
-      const isFree = (states.has(value) || !outputs.has(value)) && by.every(reader => this.#fused.has(reader))
-      if (isWanted && isFree && this.#fits(node)) this.#fused.add(node)
-    }
-  }
-
-  /** Whether a kernel can compute a node: float32, each operand a scalar or as large as the result. */
-  #fits(node: OnnxNode): boolean {
-    const { dtype, shape } = this.typeOf(node.outputs[0]!)
-    const size = sizeOf(shape)
-    return (
-      isElementwise(node) &&
-      dtype === 'float32' &&
-      size > 1 &&
-      operandsOf(node).every(name => {
-        const type = this.typeOf(name)
-        const fits = type.dtype === 'float32' && [1, size].includes(sizeOf(type.shape))
-        return fits && (!this.#isOuter(name) || this.#constants.has(name) || this.#isOfFixedSize(name))
-      })
-    )
-  }
-
-  /** Nodes that share a value or a state that one of them writes run in one pass. */
-  #groups(): OnnxNode[][] {
-    const groups: { readonly names: Set<string>; readonly nodes: Set<OnnxNode> }[] = []
-    for (const node of this.#body.nodes) {
-      if (!this.#fused.has(node)) continue
-      const size = sizeOf(this.typeOf(node.outputs[0]!).shape)
-      const shared = operandsOf(node).filter(
-        name => this.#isFused(name) || (this.#isState(name) && sizeOf(this.typeOf(name).shape) === size),
-      )
-      // The state that this value becomes is read by whatever else updates it.
-      const written = this.#inputs.filter((_, i) => this.#next[i] === node.outputs[0]).map(({ name }) => name)
-      const names = new Set([...shared, ...written, ...node.outputs])
-      const joined = groups.filter(group => !group.names.isDisjointFrom(names))
-      for (const group of joined) groups.splice(groups.indexOf(group), 1)
-      groups.push({
-        names: joined.reduce((all, group) => all.union(group.names), names),
-        nodes: joined.reduce((all, group) => all.union(group.nodes), new Set([node])),
-      })
-    }
-    return groups.map(({ nodes }) => this.#body.nodes.filter(node => nodes.has(node)))
-  }
-
-  #isFused = (name: string): boolean => {
-    const producer = this.#producers.get(name)
-    return producer !== undefined && this.#fused.has(producer)
-  }
-
-  /** Neither a state nor computed in the step. */
-  #isOuter = (name: string): boolean => !this.#isState(name) && !this.computes(name)
-
-  /** Whether a name is that of an input of the program whose shape is known before it runs. */
-  #isOfFixedSize = (name: string): boolean =>
-    this.#outer.some(input => input.name === name && input.shape?.every(extent => typeof extent === 'number'))
-
-  #isState = (name: string): boolean => this.#inputs.some(input => input.name === name)
-
-  #kernel(nodes: readonly OnnxNode[], index: number): Kernel {
-    const size = sizeOf(this.typeOf(nodes[0]!.outputs[0]!).shape)
-    const places = new Map<string, number>()
-    const operand = (name: string): Operand => {
-      const place = places.get(name)
-      if (place !== undefined) return { step: place }
-      const constant = this.#constants.get(name)
-      if (constant !== undefined) return { constant }
-      return sizeOf(this.typeOf(name).shape) === 1 ? { scalar: name } : { tensor: name }
-    }
-    const steps: KernelStep[] = []
-    for (const node of nodes) {
-      steps.push(...stepsOf(node, operandsOf(node).map(operand), steps.length))
-      places.set(node.outputs[0]!, steps.length - 1)
-    }
-    const stores = this.#inputs.flatMap(({ name }, i) => {
-      const step = places.get(this.#next[i]!)
-      return step === undefined ? [] : [{ state: name, step }]
-    })
-    // By what becomes the state: the first nodes may be a penalty's, which are backward.
-    const stored = nodes.find(({ outputs }) => this.#next.includes(outputs[0]!))
-    const [, origin = ''] = /^(.*\/)?[^/]*$/.exec(stored?.name ?? '')!
-    return { name: `${origin}Update_${index}`, size, steps, stores }
-  }
-}
-
-/** What a kernel computes with: not the shape that a `Reshape` is given. */
-function operandsOf({ op, inputs }: OnnxNode): readonly string[] {
-  return op === 'Reshape' ? inputs.slice(0, 1) : inputs
 }

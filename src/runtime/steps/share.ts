@@ -1,6 +1,5 @@
 /** What each thread of a team does with kernels, and how the threads talk. */
 import type { MessagePort } from 'node:worker_threads'
-import { VECTOR_BYTES } from './kernel.ts'
 import { type WasmMemory, type WasmModule, wasm } from './webassembly.ts'
 
 /** Numbers that the threads share. */
@@ -11,60 +10,151 @@ export const slots = {
   program: 1,
   first: 2,
   last: 3,
-  /** Helpers that have not ended this turn. */
-  pending: 4,
+  /** The turn, and the next piece of work that nobody has taken: see {@link claimOf}. */
+  claim: 4,
+  /** Pieces of this turn's work that are done. */
+  done: 5,
 } as const
 
 export interface HelperData {
-  /** From 1 on. */
-  readonly member: number
-  readonly members: number
   readonly control: Int32Array<SharedArrayBuffer>
   readonly memory: WasmMemory
   /** Brings programs. */
   readonly port: MessagePort
+  readonly members: number
+}
+
+/** What threads must know of a kernel. */
+export interface KernelSize {
+  /** Turns of the outermost loop. */
+  readonly turns: number
+  /** Operations on vectors, over all turns. */
+  readonly work: number
+  /** Kernels of one stage may run in any order; of one after the other they may not. */
+  readonly stage: number
 }
 
 /** A program as it reaches a helper. */
 export interface Delivery {
   readonly program: number
   readonly module: WasmModule
-  readonly sizes: readonly number[]
+  readonly sizes: readonly KernelSize[]
 }
 
-/** A kernel from one offset in bytes to another. */
+/** A kernel from one turn of its outermost loop to another. */
 type Functions = readonly ((from: number, to: number) => void)[]
 
-/** A program as a thread runs it: its kernels, and the values of each. */
-export interface Runnable {
-  readonly functions: Functions
-  readonly sizes: readonly number[]
+/** Some turns of a kernel. */
+interface Piece {
+  readonly kernel: number
+  readonly from: number
+  readonly to: number
+  /** How many pieces must be done before this one begins: those of earlier stages. */
+  readonly after: number
 }
 
-/** Below this, in values, waking another thread takes longer than the pass. */
-const LEAST_SHARED = 50_000
+// In operations on vectors, of which a microsecond has some thousands: waking another thread takes longer than less
+// work than the first, and taking a piece should cost nothing beside doing it.
+const LEAST_SHARED = 60_000
+const LEAST_PIECE = 15_000
+/** So that a thread that comes late leaves little to wait for. */
+const PIECES_PER_MEMBER = 4
 
-/** Whether a kernel of this size is all members' work. */
-export const isShared = (size: number): boolean => size >= LEAST_SHARED
+/** Pieces of one turn: what the lower bits of a claim count. */
+const CLAIM_BITS = 12
+export const MOST_PIECES = 2 ** CLAIM_BITS - 1
+
+/** A claim says that pieces before `next` of a turn are taken; a turn is known by its lower bits. */
+export const claimOf = (turn: number, next: number): number => (turn << CLAIM_BITS) | next
+
+/** Whether kernels are more work than waking another thread. */
+export const isShared = (sizes: readonly KernelSize[]): boolean =>
+  sizes.reduce((sum, { work }) => sum + work, 0) >= LEAST_SHARED
 
 export function instantiate(module: WasmModule, memory: WasmMemory): Functions {
   const { exports } = new wasm.Instance(module, { host: { memory } })
   return Object.keys(exports).map((_, i) => exports[i] as Functions[number])
 }
 
-/** Runs one member's part of some kernels; small ones are the first member's alone. */
-export function runShare(
-  { functions, sizes }: Runnable,
-  first: number,
-  last: number,
-  member: number,
-  members: number,
-): void {
-  for (let kernel = first; kernel < last; kernel++) {
-    const vectors = Math.ceil((4 * sizes[kernel]!) / VECTOR_BYTES)
-    const parts = isShared(sizes[kernel]!) ? members : 1
-    if (member >= parts) continue
-    const bound = (part: number) => Math.floor((vectors * part) / parts) * VECTOR_BYTES
-    functions[kernel]!(bound(member), bound(member + 1))
+/** A program as a thread runs it. */
+export class Runnable {
+  readonly #functions: Functions
+  readonly #sizes: readonly KernelSize[]
+  readonly #members: number
+  readonly #pieces = new Map<number, readonly Piece[]>()
+
+  constructor(functions: Functions, sizes: readonly KernelSize[], members: number) {
+    this.#functions = functions
+    this.#sizes = sizes
+    this.#members = members
+  }
+
+  /** How many pieces the kernels from `first` to `last` (not included) are. */
+  count(first: number, last: number): number {
+    return this.#piecesOf(first, last).length
+  }
+
+  /** All of it, by this thread alone. */
+  runAlone(first: number, last: number): void {
+    for (let kernel = first; kernel < last; kernel++) this.#functions[kernel]!(0, this.#sizes[kernel]!.turns)
+  }
+
+  /** Takes pieces of a turn's work until none is left. */
+  runShare(control: Int32Array<SharedArrayBuffer>, turn: number, first: number, last: number): void {
+    const pieces = this.#piecesOf(first, last)
+    const begin = claimOf(turn, 0)
+    for (;;) {
+      const claim = Atomics.load(control, slots.claim)
+      const next = claim - begin
+      // Another turn's claim is far from this one's; a turn that has ended has no more pieces.
+      if (next < 0 || next >= pieces.length) return
+      if (Atomics.compareExchange(control, slots.claim, claim, claim + 1) !== claim) continue
+      const { kernel, from, to, after } = pieces[next]!
+      waitFor(control, after)
+      this.#functions[kernel]!(from, to)
+      Atomics.add(control, slots.done, 1)
+      Atomics.notify(control, slots.done)
+    }
+  }
+
+  #piecesOf(first: number, last: number): readonly Piece[] {
+    const key = first * this.#sizes.length * 2 + last
+    const known = this.#pieces.get(key)
+    if (known) return known
+    const pieces: Piece[] = []
+    let after = 0
+    let { stage } = this.#sizes[first]!
+    for (let kernel = first; kernel < last; kernel++) {
+      const size = this.#sizes[kernel]!
+      if (size.stage !== stage) {
+        stage = size.stage
+        after = pieces.length
+      }
+      const most = Math.min(size.turns, this.#members * PIECES_PER_MEMBER)
+      const count = Math.max(1, Math.min(most, Math.floor(size.work / LEAST_PIECE)))
+      const bound = (part: number) => Math.floor((size.turns * part) / count)
+      for (let i = 0; i < count; i++) pieces.push({ kernel, from: bound(i), to: bound(i + 1), after })
+    }
+    this.#pieces.set(key, pieces)
+    return pieces
+  }
+}
+
+/** About 20 microseconds; another thread is rarely further behind, and a wait in the kernel takes as long. */
+const SPINS = 20_000
+const PATIENCE_MS = 60_000
+
+/**
+ * Waits until so many pieces are done.
+ *
+ * @throws Error where another thread has not done its own for a minute
+ */
+export function waitFor(control: Int32Array<SharedArrayBuffer>, pieces: number): void {
+  for (let spins = 0; spins < SPINS; spins++) if (Atomics.load(control, slots.done) >= pieces) return
+  for (;;) {
+    const done = Atomics.load(control, slots.done)
+    if (done >= pieces) return
+    if (Atomics.wait(control, slots.done, done, PATIENCE_MS) === 'timed-out')
+      throw new Error(`a thread of the kernels has not answered for ${PATIENCE_MS / 1000} s`)
   }
 }

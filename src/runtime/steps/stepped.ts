@@ -7,12 +7,14 @@ import { arrayTypes, type HostTensor, type Shape, sizeOf, type TensorData } from
 import type { NodeTiming, RunTiming } from '../engine.ts'
 import type { DeclaredInput, LoadedProgram, Loader, Recording } from '../loaded-program.ts'
 import { ownTensor } from '../ort-tensor.ts'
-import { LOOP, loopTimings, runTimings } from '../profile.ts'
+import { LOOP, loopTimings } from '../profile.ts'
 import type { Tensors } from '../protocol.ts'
-import { type Kernel, kernelModule, namesReadBy } from './kernel.ts'
-import { placeBytes, StepMemory } from './memory.ts'
+import { kernelModule } from './code.ts'
+import { type Kernel, namesReadBy, namesWrittenBy } from './kernel.ts'
+import { packed, placeBytes, StepMemory } from './memory.ts'
 import { NativeRuntime, type NativeSession } from './onnxruntime.ts'
-import { planSteps, type StepPlan } from './plan.ts'
+import { planSteps, type StepPlan, type StepValue } from './plan.ts'
+import { Segments } from './segments.ts'
 import { Team, type TeamProgram } from './team.ts'
 
 /** What the stepped programs of an engine share, from the first of them to the last. */
@@ -89,9 +91,22 @@ function planOf(bytes: Uint8Array): Planned | undefined {
 }
 
 /** What a program places in the memory, at most. */
-function bytesOf({ states, step, end, kernelInputs }: StepPlan): number {
-  const placed = [...states.map(({ input }) => input), ...step.outputs, ...end.outputs, ...kernelInputs]
-  return placed.reduce((sum, { shape }) => sum + placeBytes(4 * sizeOf(shape as Shape)), 0)
+function bytesOf({ states, values, end, kernelInputs }: StepPlan): number {
+  const placed = [...states.map(({ input }) => input), ...end.outputs, ...kernelInputs]
+  const own = placed.reduce((sum, { shape }) => sum + placeBytes(4 * sizeOf(shape as Shape)), 0)
+  return own + placeBytes(workplaces(values).bytes)
+}
+
+/** Where values of the steps lie in one block; those of other types than float32 lie elsewhere. */
+function workplaces(values: readonly StepValue[]) {
+  const floats = values.filter(({ dtype }) => dtype === 'float32')
+  return packed(floats.map(({ name, shape, from, to }) => ({ name, bytes: 4 * sizeOf(shape), from, to })))
+}
+
+/** Kernels of a phase, from one number to another (not included). */
+interface KernelRange {
+  readonly first: number
+  readonly last: number
 }
 
 class SteppedProgram implements LoadedProgram {
@@ -103,12 +118,15 @@ class SteppedProgram implements LoadedProgram {
   readonly #memory: StepMemory
   readonly #sessions: NativeSession[] = []
   readonly #begin: NativeSession | undefined
-  readonly #step: NativeSession
+  readonly #segments: Segments
   readonly #end: NativeSession | undefined
-  readonly #kernels: TeamProgram
+  readonly #kernels: readonly Kernel[]
+  /** Of each phase that is kernels. */
+  readonly #ranges: readonly (KernelRange | undefined)[]
+  readonly #team: TeamProgram
   /** By the names of the step's inputs. */
   readonly #states: Readonly<Record<string, HostTensor>>
-  /** Values of a step that kernels read or that are copied, and outputs of a step. */
+  /** What phases of a step give to others, and outputs of a step. */
   readonly #values: Readonly<Record<string, HostTensor>>
   /** What the ending graph gives. */
   readonly #last: Readonly<Record<string, HostTensor>>
@@ -141,41 +159,45 @@ class SteppedProgram implements LoadedProgram {
       const data = memory.floats(memory.place(`${kind} ${name}`, 4 * size), size)
       return { dtype: 'float32', shape, data }
     }
-    const { states, step, end, kernels } = plan
+    const { states, phases, values, end } = plan
     this.#states = byName(states, ({ name, input }) => [
       input.name,
       place('state', name, input.shape as Shape),
     ])
-    this.#values = byName(step.outputs, ({ name, dtype, shape }) => [
-      name,
-      dtype === 'float32'
-        ? place('value', name, shape as Shape)
-        : { dtype, shape: shape as Shape, data: new arrayTypes[dtype](sizeOf(shape as Shape)) },
-    ])
+    const { offsets, bytes } = workplaces(values)
+    const work = memory.place('work', bytes)
+    const workOffsets = new Map([...offsets].map(([{ name }, offset]) => [name, work + offset]))
+    this.#values = byName(values, ({ name, dtype, shape }) => {
+      const offset = workOffsets.get(name)
+      const data =
+        offset === undefined ? new arrayTypes[dtype](sizeOf(shape)) : memory.floats(offset, sizeOf(shape))
+      return [name, { dtype, shape, data }]
+    })
     this.#last = byName(end.outputs, ({ name, shape }) => [name, place('last', name, shape as Shape)])
     const known = { ...this.#states, ...this.#values }
     this.#read = byName(plan.kernelInputs, ({ name, shape }) => [name, place('input', name, shape as Shape)])
-    const offsets = { ...known, ...this.#read }
-    const session = (graph: OnnxGraph, prefix?: string): NativeSession => {
-      const made = runtime.session(encodeModel({ ...model, graph }), {
-        threads,
-        ...(prefix === undefined ? {} : { profilePrefix: prefix }),
-      })
+    const tensors = { ...known, ...this.#read }
+    const session = (graph: OnnxGraph): NativeSession => {
+      const made = runtime.session(encodeModel({ ...model, graph }), { threads })
       this.#sessions.push(made)
       return made
     }
     // ONNX Runtime refuses a graph of nothing.
     const sessionOfSome = (graph: OnnxGraph) => (graph.nodes.length > 0 ? session(graph) : undefined)
+    const graphs = phases.map(phase => ('graph' in phase ? phase.graph : undefined))
+    this.#segments = new Segments(runtime, threads, model, graphs, recording?.prefix)
     try {
       this.#begin = sessionOfSome(plan.begin)
-      this.#step = session(step, recording?.prefix)
       this.#end = sessionOfSome(end)
-      const bytes = kernelModule(kernels, name => offsets[name]!.data.byteOffset)
+      const stages = phases.map(phase => ('graph' in phase ? [] : phase.stages))
+      this.#kernels = stages.flat(2)
+      this.#ranges = rangesOf(stages)
+      const code = kernelModule(this.#kernels, name => tensors[name]!.data.byteOffset)
       // After the first session: that switches this thread to zeros for numbers too small to be normal, and threads
       // inherit the switch.
-      this.#kernels = workshop.team.load(bytes, kernels)
+      this.#team = workshop.team.load(code, stages.flat())
     } catch (error) {
-      for (const made of this.#sessions) made.release()
+      this.#releaseSessions()
       throw error
     }
   }
@@ -222,7 +244,7 @@ class SteppedProgram implements LoadedProgram {
   }
 
   #steps(inputs: Tensors, count: number): { stacked: Tensors; kernels: number[][] } {
-    const { step, states, perStep, iteration, condition, kernels } = this.#plan
+    const { states, perStep, iteration, condition } = this.#plan
     const number = new BigInt64Array(new ArrayBuffer(8))
     const feeds: Tensors = {
       ...inputs,
@@ -238,13 +260,14 @@ class SteppedProgram implements LoadedProgram {
       const all = new arrayTypes[dtype](count * data.length)
       return { output, data, tensor: { dtype, shape: [count, ...shape], data: all } }
     })
-    const timings: number[][] = kernels.map(() => [])
-    const binding = this.#step.bind(among(feeds, step.inputs), this.#values)
+    const timings: number[][] = this.#kernels.map(() => [])
+    const binding = this.#segments.bind({ ...feeds, ...this.#values })
     try {
       for (let i = 0; i < count; i++) {
         number[0] = BigInt(i)
-        binding.run()
-        this.#update(timings)
+        for (const [phase, range] of this.#ranges.entries())
+          if (range) this.#runKernels(range, timings)
+          else binding.run(phase)
         for (const { from, to } of copies) put(from.data, to.data, 0)
         for (const { data, tensor } of stacks) put(data, tensor.data, i * data.length)
       }
@@ -254,16 +277,16 @@ class SteppedProgram implements LoadedProgram {
     return { stacked: byName(stacks, ({ output, tensor }) => [output, tensor]), kernels: timings }
   }
 
-  /** Runs all kernels; one after the other, with the time of each, where they are measured. */
-  #update(timings: number[][]): void {
+  /** One after the other, with the time of each, where they are measured. */
+  #runKernels({ first, last }: KernelRange, timings: number[][]): void {
     if (!this.#recording) {
-      this.#kernels.run(0, timings.length)
+      this.#team.run(first, last)
       return
     }
-    for (const [kernel, seconds] of timings.entries()) {
+    for (let kernel = first; kernel < last; kernel++) {
       const began = performance.now()
-      this.#kernels.run(kernel, kernel + 1)
-      seconds.push((performance.now() - began) / 1000)
+      this.#team.run(kernel, kernel + 1)
+      timings[kernel]!.push((performance.now() - began) / 1000)
     }
   }
 
@@ -271,15 +294,14 @@ class SteppedProgram implements LoadedProgram {
     const recording = this.#recording
     if (!recording) return undefined
     this.#recording = undefined
-    this.#step.endProfiling()
     const measured = this.#measured.splice(0)
     try {
-      const calls = await runTimings(recording.lines())
+      const calls = await this.#segments.profile(recording)
       return measured.flatMap(({ steps, seconds, kernels }) => {
-        const own = calls.splice(0, steps)
-        if (steps === 0 || own.length < steps) return []
-        const timings = this.#plan.kernels.map((kernel, i) => this.#timing(kernel, kernels[i]!))
-        return [{ seconds, nodes: [...loopTimings(own), ...timings] }]
+        const own = calls.map(runs => runs.splice(0, steps))
+        if (steps === 0 || own.some(runs => runs.length < steps)) return []
+        const timings = this.#kernels.map((kernel, i) => this.#timing(kernel, kernels[i]!))
+        return [{ seconds, nodes: [...own.flatMap(loopTimings), ...timings] }]
       })
     } finally {
       await recording.discard()
@@ -287,26 +309,40 @@ class SteppedProgram implements LoadedProgram {
   }
 
   #timing(kernel: Kernel, seconds: readonly number[]): NodeTiming {
-    const { name, stores } = kernel
+    const { name, updates } = kernel
     const known: Tensors = { ...this.#states, ...this.#values, ...this.#read }
     const typeOf = (tensor: string) => ({ dtype: known[tensor]!.dtype, shape: known[tensor]!.shape })
     return {
       name,
-      op: 'Update',
+      op: updates ? 'Update' : 'Pass',
       loop: LOOP,
       calls: seconds.length,
       seconds: seconds.reduce((sum, value) => sum + value, 0),
       medianSeconds: median(seconds),
       inputs: namesReadBy(kernel).map(typeOf),
-      outputs: stores.map(({ state }) => typeOf(state)),
+      outputs: namesWrittenBy(kernel).map(typeOf),
     }
   }
 
-  async release(): Promise<void> {
+  #releaseSessions(): void {
     for (const session of this.#sessions) session.release()
+    this.#segments.release()
+  }
+
+  async release(): Promise<void> {
+    this.#releaseSessions()
     await this.#left()
     await this.#recording?.discard()
   }
+}
+
+function rangesOf(stages: readonly (readonly (readonly Kernel[])[])[]): (KernelRange | undefined)[] {
+  let last = 0
+  return stages.map(phase => {
+    const first = last
+    last += phase.flat().length
+    return last > first ? { first, last } : undefined
+  })
 }
 
 function byName<T, V>(items: readonly T[], entryOf: (item: T) => readonly [string, V]): Record<string, V> {

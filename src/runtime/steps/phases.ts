@@ -1,0 +1,187 @@
+/** The order of a step: graphs that ONNX Runtime runs and stages of kernels, in turns. */
+import type { OnnxNode } from '../../onnx/model.ts'
+import { Unfit } from './access.ts'
+import type { Kernel } from './kernel.ts'
+import { type BuiltKernel, blocksKernel, passKernel, type Root, sumRoots, valueRoot } from './pass-kernels.ts'
+import { Passes } from './passes.ts'
+import type { StepBody } from './step-body.ts'
+import type { Updates } from './updates.ts'
+
+export type Phase =
+  | { readonly nodes: readonly OnnxNode[] }
+  /** Kernels of one stage may run in any order; those of the next read what they wrote. */
+  | { readonly stages: readonly (readonly Kernel[])[] }
+
+export interface Phases {
+  readonly phases: readonly Phase[]
+  /** How many float32 values have the sums of blocks of rows, which are none of the step's graph. */
+  readonly extra: ReadonlyMap<string, number>
+}
+
+/** @param needed values of the step that are read after it */
+export function phasesOf(body: StepBody, updates: Updates, needed: ReadonlySet<string>): Phases {
+  const refused = new Set<OnnxNode>()
+  const known = new Map<string, Group>()
+  for (;;) {
+    const passes = new Passes(body, updates, refused)
+    const schedule = new Schedule(body, updates, passes, needed, known)
+    const phases = schedule.phases()
+    if (schedule.refused.size === 0) return phases
+    for (const node of schedule.refused) refused.add(node)
+  }
+}
+
+/** Roots of one kernel. */
+interface Group {
+  readonly roots: readonly [Root, ...Root[]]
+  readonly built: BuiltKernel
+}
+
+class Schedule {
+  /** Nodes that no kernel can compute after all: then the phases are of no use. */
+  readonly refused = new Set<OnnxNode>()
+  readonly #body: StepBody
+  readonly #updates: Updates
+  readonly #passes: Passes
+  readonly #needed: ReadonlySet<string>
+  readonly #roots: ReadonlySet<string>
+  /** Kernels of one root, of an earlier schedule too. */
+  readonly #known: Map<string, Group>
+  /** Even ones are ONNX Runtime's. */
+  readonly #phases: (OnnxNode[] | Group[][])[] = [[]]
+  /** Where a value is computed: its phase, and of a kernel's value its stage. */
+  readonly #places = new Map<string, { readonly phase: number; readonly stage: number }>()
+
+  constructor(
+    body: StepBody,
+    updates: Updates,
+    passes: Passes,
+    needed: ReadonlySet<string>,
+    known: Map<string, Group>,
+  ) {
+    this.#known = known
+    this.#body = body
+    this.#updates = updates
+    this.#passes = passes
+    this.#needed = needed
+    this.#roots = passes.roots(needed)
+  }
+
+  phases(): Phases {
+    for (const node of this.#body.nodes) {
+      if (this.#updates.has(node)) continue
+      if (this.#passes.kindOf(node)) {
+        for (const name of node.outputs) if (this.#roots.has(name)) this.#placeRoot(node, name)
+      } else if (!this.#body.isAlias(node) || this.#needed.has(node.outputs[0]!)) this.#placeNode(node)
+    }
+    const extra = new Map<string, number>()
+    const phases = this.#phases.map((phase, i): Phase => {
+      if (i % 2 === 0) return { nodes: phase as OnnxNode[] }
+      const stages = phase as Group[][]
+      for (const { summed, tensor, size } of stages.flat().flatMap(({ roots }) => roots))
+        if (summed !== undefined) extra.set(tensor, size)
+      return { stages: stages.map(groups => groups.map(({ built }) => built.kernel)) }
+    })
+    return { phases, extra }
+  }
+
+  /** In the last graph of ONNX Runtime's, if what it reads is there. */
+  #placeNode(node: OnnxNode): void {
+    const after = Math.max(0, ...node.inputs.map(name => this.#phaseAfter(name, 0)))
+    const last = this.#phases.length - (this.#phases.length % 2 === 0 ? 2 : 1)
+    const phase = Math.max(last, after)
+    while (this.#phases.length <= phase) this.#phases.push([])
+    const nodes = this.#phases[phase] as OnnxNode[]
+    nodes.push(node)
+    for (const name of node.outputs) this.#places.set(name, { phase, stage: 0 })
+  }
+
+  #phaseAfter(name: string, parity: 0 | 1): number {
+    const place = this.#places.get(this.#body.baseOf(name))
+    if (!place) return parity
+    return place.phase % 2 === parity ? place.phase : place.phase + 1
+  }
+
+  #placeRoot(node: OnnxNode, name: string): void {
+    const isSum = this.#passes.kindOf(node) === 'sum'
+    const group = this.#knownGroup(name) ?? this.#groupOf(node, name)
+    if (group instanceof Unfit) {
+      this.refused.add(group.node ?? node)
+      return
+    }
+    this.#known.set(name, group)
+    const [root] = group.roots
+    const leaves = [...group.built.leaves]
+    const after = Math.max(1, ...leaves.map(leaf => this.#phaseAfter(leaf, 1)))
+    const last = this.#phases.length - (this.#phases.length % 2 === 0 ? 1 : 2)
+    const phase = Math.max(last, after)
+    while (this.#phases.length <= phase) this.#phases.push([])
+    const stages = this.#phases[phase] as Group[][]
+    const earlier = leaves.map(leaf => this.#places.get(leaf)).filter(place => place?.phase === phase)
+    const stage = Math.max(0, ...earlier.map(place => place!.stage + 1))
+    // A sum's blocks are added up in a stage of their own.
+    const own = isSum ? stage + 1 : stage
+    while (stages.length <= own) stages.push([])
+    this.#join(stages[stage]!, group)
+    this.#places.set(name, { phase, stage: own })
+    if (isSum) {
+      const kernel = blocksKernel(this.#body, root, node.name ?? '')
+      stages[own]!.push({
+        roots: [root],
+        built: { kernel, leaves: new Set([root.tensor]), inner: new Set() },
+      })
+    }
+  }
+
+  #groupOf(node: OnnxNode, name: string): Group | Unfit {
+    const isSum = this.#passes.kindOf(node) === 'sum'
+    const roots = isSum ? sumRoots(this.#body, name, node.inputs[1]!) : [valueRoot(this.#body, name)]
+    return this.#firstOf(roots.map(root => [root] as const))
+  }
+
+  /** What an earlier schedule found, if what it reads is still in memory, and nothing else. */
+  #knownGroup(name: string): Group | undefined {
+    const group = this.#known.get(name)
+    const isStill = group && [...group.built.leaves].every(this.#isLeaf)
+    return isStill && ![...group.built.inner].some(this.#isLeaf) ? group : undefined
+  }
+
+  /** What is computed in the same loops from the same values is one pass over them. */
+  #join(groups: Group[], group: Group): void {
+    const [root] = group.roots
+    const isLarge = (name: string) =>
+      (this.#body.producerOf(name) ? this.#body.sizeOf(name) : 0) * 4 > root.size
+    const isAlone = ({ name }: Root) => this.#passes.kindOf(this.#body.producerOf(name)!) === 'weighted'
+    const at = groups.findIndex(
+      ({ roots: [other], built: { leaves } }) =>
+        !isAlone(root) &&
+        !isAlone(other) &&
+        other.loops.join() === root.loops.join() &&
+        [...group.built.leaves].some(leaf => isLarge(leaf) && leaves.has(leaf)),
+    )
+    const joined = at < 0 ? undefined : this.#firstOf([[...groups[at]!.roots, root]])
+    if (joined && !(joined instanceof Unfit)) groups[at] = joined
+    else groups.push(group)
+  }
+
+  /** The first of several ways that a kernel can compute; else why it cannot the last of them. */
+  #firstOf(ways: readonly (readonly [Root, ...Root[]])[]): Group | Unfit {
+    let unfit = new Unfit('no way')
+    for (const roots of ways)
+      try {
+        const name = this.#body.producerOf(roots[0].name)!.name ?? ''
+        return { roots, built: passKernel(this.#body, this.#isLeaf, roots, name) }
+      } catch (error) {
+        if (!(error instanceof Unfit)) throw error
+        unfit = error
+      }
+    return unfit
+  }
+
+  #isLeaf = (name: string): boolean => {
+    if (!this.#body.isFloat(name)) return false
+    const producer = this.#body.producerOf(name)
+    if (producer) return !this.#passes.kindOf(producer) || this.#roots.has(name)
+    return this.#body.isState(name) || this.#body.isOfFixedSize(name)
+  }
+}

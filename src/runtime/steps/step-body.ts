@@ -1,0 +1,114 @@
+/** What planning asks of the graph of one step. */
+import type { OnnxGraph, OnnxNode, ValueInfo } from '../../onnx/model.ts'
+import { typedNodes, type ValueType, valuesOf } from '../../onnx/shapes.ts'
+import { type HostTensor, sizeOf, toNumbers } from '../../util/host-tensor.ts'
+
+/** How many rows the data has, and how many steps a call makes, changes nothing in a step. */
+export const EXTENTS = { rows: 1, steps: 1 }
+
+export class StepBody {
+  /** Those that something comes of. */
+  readonly nodes: readonly OnnxNode[]
+  /** The names that the graph gives. */
+  readonly outputs: ReadonlySet<string>
+  /** The states, as inputs of the step, and the value of each after it. */
+  readonly states: readonly ValueInfo[]
+  readonly next: readonly string[]
+  readonly #outer: readonly ValueInfo[]
+  readonly #types: Map<string, ValueType>
+  readonly #constants: ReadonlyMap<string, HostTensor>
+  readonly #producers: ReadonlyMap<string, OnnxNode>
+  readonly #readers = new Map<string, OnnxNode[]>()
+
+  constructor(graph: OnnxGraph, body: OnnxGraph, states: readonly ValueInfo[], next: readonly string[]) {
+    this.nodes = liveNodes(body)
+    this.outputs = new Set(body.outputs.map(({ name }) => name))
+    this.states = states
+    this.next = next
+    this.#outer = graph.inputs
+    const outer = valuesOf(graph, EXTENTS)
+    this.#types = new Map([...outer.types, ...valuesOf(body, {}).types])
+    for (const { node, outputs } of typedNodes(body, {}, outer))
+      for (const [i, type] of outputs.entries()) this.#types.set(node.outputs[i]!, type)
+    this.#constants = new Map(
+      [...graph.initializers, ...body.initializers].map(({ name, tensor }) => [name, tensor]),
+    )
+    this.#producers = new Map(this.nodes.flatMap(node => node.outputs.map(output => [output, node] as const)))
+    for (const node of this.nodes)
+      for (const input of new Set(node.inputs))
+        this.#readers.set(input, [...(this.#readers.get(input) ?? []), node])
+  }
+
+  typeOf(name: string): ValueType {
+    return this.#types.get(name)!
+  }
+
+  sizeOf(name: string): number {
+    return sizeOf(this.typeOf(name).shape)
+  }
+
+  isFloat(name: string): boolean {
+    return this.typeOf(name).dtype === 'float32'
+  }
+
+  /** The node that gives a value; undefined where it is an input or a constant. */
+  producerOf(name: string): OnnxNode | undefined {
+    return this.#producers.get(name)
+  }
+
+  readersOf(name: string): readonly OnnxNode[] {
+    return this.#readers.get(name) ?? []
+  }
+
+  /** The nodes that read a value in any shape, but for those that give it another. */
+  realReadersOf(name: string): OnnxNode[] {
+    return this.readersOf(name).flatMap(reader =>
+      this.isAlias(reader) ? this.realReadersOf(reader.outputs[0]!) : [reader],
+    )
+  }
+
+  constant(name: string): HostTensor | undefined {
+    return this.#constants.get(name)
+  }
+
+  /** The value of a float32 constant of one element. */
+  scalarConstant(name: string): number | undefined {
+    const tensor = this.#constants.get(name)
+    return tensor?.dtype === 'float32' && sizeOf(tensor.shape) === 1 ? toNumbers(tensor)[0] : undefined
+  }
+
+  isState(name: string): boolean {
+    return this.states.some(state => state.name === name)
+  }
+
+  /** Whether a name is that of an input of the program whose shape is known before it runs. */
+  isOfFixedSize(name: string): boolean {
+    return this.#outer.some(
+      input => input.name === name && input.shape?.every(extent => typeof extent === 'number'),
+    )
+  }
+
+  /** The value in memory of which another is the same bytes in another shape. */
+  baseOf(name: string): string {
+    const producer = this.#producers.get(name)
+    return producer && this.isAlias(producer) ? this.baseOf(producer.inputs[0]!) : name
+  }
+
+  /** Whether a node only gives what a node or an input gives, at most in another shape. */
+  isAlias({ op, inputs }: OnnxNode): boolean {
+    const [input] = inputs as [string]
+    const isAlike = op === 'Reshape' || op === 'Identity'
+    return isAlike && (this.#producers.has(input) || this.isState(input) || this.isOfFixedSize(input))
+  }
+}
+
+function liveNodes({ nodes, outputs }: OnnxGraph): OnnxNode[] {
+  const needed = new Set(outputs.map(({ name }) => name))
+  const live: OnnxNode[] = []
+  for (const node of nodes.toReversed())
+    if (node.outputs.some(output => needed.has(output))) {
+      live.push(node)
+      for (const input of node.inputs) needed.add(input)
+    }
+  return live.reverse()
+}

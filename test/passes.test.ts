@@ -1,0 +1,325 @@
+/**
+ * What kernels compute within a step, against ONNX Runtime computing every node: the same bits, but for sums and
+ * weighted rows, which are added up in another order.
+ */
+import fc from 'fast-check'
+import * as ort from 'onnxruntime-node'
+import { describe, expect, test } from 'vitest'
+import { compileTraining, type TrainProgram } from '../src/compile/train-program.ts'
+import { lateralInhibition } from '../src/nn/brain/lateral-inhibition.ts'
+import type { Layer } from '../src/nn/layer.ts'
+import { conv2d } from '../src/nn/layers/convolution.ts'
+import { dense, flatten, rescaling } from '../src/nn/layers/core.ts'
+import { batchNormalization } from '../src/nn/layers/normalization.ts'
+import { maxPooling2d } from '../src/nn/layers/pooling.ts'
+import { crossEntropy } from '../src/nn/losses.ts'
+import { sequential } from '../src/nn/model.ts'
+import { sgd } from '../src/nn/optimizers.ts'
+import { decodeModel } from '../src/onnx/decode.ts'
+import { encodeModel } from '../src/onnx/encode.ts'
+import type { OnnxModel, OnnxNode } from '../src/onnx/model.ts'
+import { type Loader, sessionLoader } from '../src/runtime/loaded-program.ts'
+import type { Kernel } from '../src/runtime/steps/kernel.ts'
+import { packed } from '../src/runtime/steps/memory.ts'
+import { planSteps } from '../src/runtime/steps/plan.ts'
+import { steppedLoader } from '../src/runtime/steps/stepped.ts'
+import { type HostTensor, hostTensor, toNumbers } from '../src/util/host-tensor.ts'
+import { feedsOf, initialState, noise } from './train-with.ts'
+
+const refused: Loader = async () => {
+  throw new Error('it has nothing to run step by step')
+}
+const steps = { 1: steppedLoader(1, refused), 2: steppedLoader(2, refused) }
+const whole = sessionLoader(ort, {
+  intraOpNumThreads: 1,
+  enableMemPattern: false,
+  graphOptimizationLevel: 'all',
+  logSeverityLevel: 3,
+})
+
+/** The kernels of a step's passes: those that are no updates. */
+function passesOf(model: OnnxModel): Kernel[] {
+  const { phases } = planSteps(model)!
+  const kernels = phases.flatMap(phase => ('stages' in phase ? phase.stages.flat() : []))
+  return kernels.filter(({ updates }) => !updates)
+}
+
+describe('layers', () => {
+  const size = [20, 20, 3] as const
+  const data = noise(64, size, 3)
+
+  const compiled = (layers: Layer[]) =>
+    compileTraining({
+      model: sequential([rescaling({ scale: 1 / 255 }), ...layers, flatten(), dense({ units: 3 })], {
+        input: size,
+        name: 'small',
+      }),
+      loss: crossEntropy(),
+      optimizer: sgd({ momentum: 0.9 }),
+      batchSize: 32,
+    })
+
+  async function trained(load: Loader, program: TrainProgram): Promise<Record<string, HostTensor>> {
+    const loaded = await load(program.bytes, undefined)
+    const outputs = await loaded.run({
+      ...data,
+      ...initialState(program),
+      ...feedsOf(program, 0, 3, 0.01, 64),
+    })
+    const copied = Object.entries(outputs).map(([name, tensor]) => {
+      return [name, { ...tensor, data: tensor.data.slice() }] as const
+    })
+    await loaded.release()
+    return Object.fromEntries(copied)
+  }
+
+  const pools = (): Layer[] => [
+    conv2d({ filters: 8, kernelSize: 3 }),
+    maxPooling2d({ poolSize: 2 }),
+    conv2d({ filters: 8, kernelSize: 1, activation: 'relu' }),
+    maxPooling2d({ poolSize: 3 }),
+  ]
+
+  test('pooling and ReLU: the same bits, on any number of threads', async () => {
+    const program = compiled(pools())
+    expect(passesOf(decodeModel(program.bytes)).length).toBeGreaterThan(1)
+    const expected = await trained(whole, program)
+    for (const load of Object.values(steps)) expect(await trained(load, program)).toEqual(expected)
+  })
+
+  const summing: Record<string, () => Layer[]> = {
+    'batch normalization': () => [
+      conv2d({ filters: 8, kernelSize: 3 }),
+      batchNormalization({ momentum: 0.5 }),
+      maxPooling2d({ poolSize: 2 }),
+    ],
+    'convolution by minimal filtering': () => [
+      conv2d({ filters: 8, kernelSize: 3, padding: 'same', activation: 'relu' }),
+      conv2d({ filters: 12, kernelSize: 3, padding: 'same', activation: 'relu' }),
+    ],
+    'lateral inhibition': () => [
+      conv2d({ filters: 8, kernelSize: 3 }),
+      lateralInhibition({ radius: 2 }),
+      maxPooling2d({ poolSize: 2 }),
+    ],
+  }
+
+  test.for(Object.entries(summing))('%s: the same up to rounding', async ([, layers]) => {
+    const program = compiled(layers())
+    expect(passesOf(decodeModel(program.bytes)).length).toBeGreaterThan(1)
+    const expected = await trained(whole, program)
+    const one = await trained(steps[1], program)
+    for (const [name, tensor] of Object.entries(expected)) {
+      const [values, others] = [toNumbers(tensor), toNumbers(one[name]!)]
+      // What is nothing but rounding, as the gradient of a bias that is normalized away, has no scale of its own.
+      const scale = Math.max(0.1, ...values.map(Math.abs))
+      const worst = Math.max(...values.map((value, i) => Math.abs(value - others[i]!)))
+      expect(worst / scale, name).toBeLessThan(2e-6)
+    }
+    // How threads share the work changes no bit.
+    expect(await trained(steps[2], program)).toEqual(one)
+  })
+
+  test('where a value is not a number, so is what is computed from it', async () => {
+    const program = compiled(pools())
+    const state = { ...initialState(program) }
+    state['conv2d_1/kernel'] = hostTensor(
+      'float32',
+      state['conv2d_1/kernel']!.shape,
+      toNumbers(state['conv2d_1/kernel']!).fill(Number.NaN),
+    )
+    const loaded = await steps[2](program.bytes, undefined)
+    const { finite } = await loaded.run({ ...data, ...state, ...feedsOf(program, 0, 1, 0.01, 64) })
+    expect(finite!.data[0]).toBeNaN()
+    await loaded.release()
+  })
+})
+
+describe('any nodes', () => {
+  const [ROWS, COLUMNS, CHANNELS] = [24, 32, 16]
+  const shape = [ROWS, COLUMNS, CHANNELS]
+
+  interface Builder {
+    readonly nodes: OnnxNode[]
+    readonly constants: OnnxModel['graph']['initializers'][number][]
+    readonly emit: (
+      op: string,
+      inputs: string[],
+      attributes?: OnnxNode['attributes'],
+      outputs?: number,
+    ) => string[]
+    readonly ints: (...values: number[]) => string
+  }
+
+  function builder(): Builder {
+    const nodes: OnnxNode[] = []
+    const constants: Builder['constants'] = []
+    return {
+      nodes,
+      constants,
+      emit(op, inputs, attributes = {}, outputs = 1) {
+        const names = Array.from({ length: outputs }, (_, i) => `x${nodes.length}_${i}`)
+        nodes.push({ op, name: `forward/x/${op}_${nodes.length}`, inputs, outputs: names, attributes })
+        return names
+      },
+      ints(...values) {
+        const name = `c${constants.length}`
+        constants.push({ name, tensor: hostTensor('int64', [values.length], values) })
+        return name
+      },
+    }
+  }
+
+  /** Each makes one value of the shape of all from two others, as layers and their gradients do. */
+  const recipes: Record<string, (b: Builder, x: string, y: string) => string> = {
+    add: (b, x, y) => b.emit('Add', [x, y])[0]!,
+    subtract: (b, x, y) => b.emit('Sub', [x, y])[0]!,
+    multiply: (b, x, y) => b.emit('Mul', [x, y])[0]!,
+    larger: (b, x, y) => b.emit('Max', [x, y])[0]!,
+    relu: (b, x) => b.emit('Relu', [x])[0]!,
+    mask: (b, x) => b.emit('HardSigmoid', [x], { alpha: { float: 3e38 }, beta: { float: 0 } })[0]!,
+    sigmoid: (b, x) => b.emit('HardSigmoid', [x])[0]!,
+    halves(b, x, y) {
+      const [p, q] = b.emit('Split', [x, b.ints(8, 24)], { axis: { int: 1 } }, 2)
+      const [r, s] = b.emit('Split', [y, b.ints(8, 24)], { axis: { int: 1 } }, 2)
+      const [sum] = b.emit('Add', [p!, r!])
+      const [difference] = b.emit('Sub', [q!, s!])
+      return b.emit('Concat', [sum!, difference!], { axis: { int: 1 } })[0]!
+    },
+    everySecond(b, x) {
+      const even = b.emit('Slice', [x, b.ints(0), b.ints(ROWS), b.ints(0), b.ints(2)])[0]!
+      const odd = b.emit('Slice', [x, b.ints(1), b.ints(ROWS), b.ints(0), b.ints(2)])[0]!
+      const [a] = b.emit('Max', [even, odd])
+      return b.emit('Concat', [a!, even], { axis: { int: 0 } })[0]!
+    },
+    columnsRepeated(b, x, y) {
+      const flat = b.emit('Reshape', [y, b.ints(ROWS * COLUMNS, CHANNELS)])[0]!
+      const first = b.emit('Slice', [flat, b.ints(0), b.ints(1), b.ints(0)])[0]!
+      const tiled = b.emit('Tile', [first, b.ints(1, 8)])[0]!
+      const wide = b.emit('Reshape', [x, b.ints((ROWS * COLUMNS) / 8, CHANNELS * 8)])[0]!
+      const [sum] = b.emit('Add', [wide, tiled])
+      return b.emit('Reshape', [sum!, b.ints(...shape)])[0]!
+    },
+    rowsScaled(b, x, y) {
+      const first = b.emit('Slice', [y, b.ints(0), b.ints(1), b.ints(2)])[0]!
+      return b.emit('Mul', [x, first])[0]!
+    },
+  }
+  const names = Object.keys(recipes)
+
+  function model(choices: readonly (readonly [number, number, number])[]): OnnxModel {
+    const b = builder()
+    // What no kernel computes.
+    const values = [b.emit('Tanh', ['data'])[0]!, b.emit('Sigmoid', ['data'])[0]!]
+    for (const [which, x, y] of choices)
+      values.push(
+        recipes[names[which % names.length]!]!(b, values[x % values.length]!, values[y % values.length]!),
+      )
+    const last = b.emit('Tanh', [values.at(-1)!])[0]!
+    const node = (op: string, inputs: string[], output: string): OnnxNode => {
+      return { op, inputs, outputs: [output], attributes: {} }
+    }
+    const float = (name: string, extents: readonly (number | string)[]) => {
+      return { name, dtype: 'float32' as const, shape: extents }
+    }
+    return {
+      irVersion: 9,
+      producer: 'test',
+      opsets: [{ domain: '', version: 18 }],
+      graph: {
+        name: 'main',
+        nodes: [
+          {
+            op: 'Loop',
+            inputs: ['steps', 'true', 'a'],
+            outputs: ['next/a', 'seen'],
+            attributes: {
+              body: {
+                graph: {
+                  name: 'body',
+                  nodes: [
+                    node('Identity', ['more'], 'more_next'),
+                    ...b.nodes,
+                    node('Add', ['s', last], 'n'),
+                    node('Identity', [values.at(-2)!], 'seen_now'),
+                  ],
+                  initializers: [],
+                  inputs: [
+                    { name: 'i', dtype: 'int64', shape: [] },
+                    { name: 'more', dtype: 'bool', shape: [] },
+                    float('s', shape),
+                  ],
+                  outputs: [
+                    { name: 'more_next', dtype: 'bool', shape: [] },
+                    float('n', shape),
+                    float('seen_now', shape),
+                  ],
+                },
+              },
+            },
+          },
+        ],
+        initializers: [{ name: 'true', tensor: hostTensor('bool', [], [1]) }, ...b.constants],
+        inputs: [{ name: 'steps', dtype: 'int64', shape: [] }, float('data', shape), float('a', shape)],
+        outputs: [float('next/a', shape), float('seen', ['steps', ...shape])],
+      },
+    }
+  }
+
+  test('the same bits as the whole loop', async () => {
+    let kernels = 0
+    const choices = fc.array(fc.tuple(fc.nat(), fc.nat(), fc.nat()), { minLength: 8, maxLength: 24 })
+    await fc.assert(
+      fc.asyncProperty(choices, async chosen => {
+        const made = model(chosen)
+        kernels += passesOf(made).length
+        const count = ROWS * COLUMNS * CHANNELS
+        const wave = (by: number) =>
+          hostTensor(
+            'float32',
+            shape,
+            Array.from({ length: count }, (_, i) => Math.sin(by * i + by)),
+          )
+        const inputs = { steps: hostTensor('int64', [], [2]), data: wave(0.1), a: wave(0.3) }
+        const bytes = encodeModel(made)
+        const run = async (load: Loader) => {
+          const loaded = await load(bytes, undefined)
+          const outputs = await loaded.run(inputs)
+          const found = Object.values(outputs).map(({ data }) => (data as Float32Array).slice())
+          await loaded.release()
+          return found
+        }
+        const expected = await run(whole)
+        for (const [i, values] of (await run(steps[2])).entries())
+          expect(
+            values.findIndex((value, at) => !Object.is(value + 0, expected[i]![at]! + 0)),
+            'the first value that differs',
+          ).toBe(-1)
+      }),
+      { numRuns: 40, seed: 11 },
+    )
+    // Most of them are worth kernels.
+    expect(kernels).toBeGreaterThan(40)
+  })
+})
+
+test('values that are needed at one time share no bytes, and others may', () => {
+  const value = fc.record({ bytes: fc.nat(5000), from: fc.nat(9), length: fc.nat(5) })
+  fc.assert(
+    fc.property(fc.array(value, { maxLength: 30 }), given => {
+      const values = given.map(({ bytes, from, length }) => ({ bytes, from, to: from + length }))
+      const { offsets, bytes } = packed(values)
+      for (const [i, a] of values.entries()) {
+        const begin = offsets.get(a)!
+        expect(begin + a.bytes).toBeLessThanOrEqual(bytes)
+        for (const b of values.slice(0, i)) {
+          const together = a.from <= b.to && b.from <= a.to
+          const apart = begin + a.bytes <= offsets.get(b)! || offsets.get(b)! + b.bytes <= begin
+          expect(apart || !together).toBe(true)
+        }
+      }
+    }),
+  )
+  const inTurns = Array.from({ length: 10 }, (_, i) => ({ bytes: 1024, from: 2 * i, to: 2 * i + 1 }))
+  expect(packed(inTurns).bytes).toBe(1024)
+})
