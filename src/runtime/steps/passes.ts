@@ -21,10 +21,11 @@ const MOST_WEIGHTS = 0.55
 const MOST_ROWS = 64
 
 // The model of what a chain costs, in microseconds; measured on two cores of an EPYC, and of two or three apart from
-// others: what ONNX Runtime takes for a node, what going to the kernels and back takes, and a microsecond's bytes
-// and multiply-adds.
+// others: what ONNX Runtime takes for a node, what going to the kernels and back takes, what a sum does by the stages
+// that wait for it, and a microsecond's bytes and multiply-adds.
 const NODE = 2
 const DETOUR = 40
+const STAGES = 15
 const BYTES = 40_000
 const MULTIPLICATIONS = 40_000
 
@@ -112,19 +113,21 @@ export class Passes {
   #saved(chain: ReadonlySet<OnnxNode>): number {
     const bytes = (names: Iterable<string>) =>
       [...names].reduce((sum, name) => sum + 4 * this.#body.sizeOf(name), 0)
-    let saved = -DETOUR
+    let saved = 0
     const read = new Set<string>()
     const written = new Set<string>()
     for (const node of chain) {
       const inputs = this.#valuesOf(node)
       saved += NODE + bytes([...inputs, ...node.outputs]) / BYTES
+      if (this.#kindOf(node) === 'sum') saved -= STAGES
       if (this.#kindOf(node) === 'weighted') saved += this.#savedProducts(node) / MULTIPLICATIONS
       for (const name of inputs.map(input => this.#body.baseOf(input)))
         if (!chain.has(this.#body.producerOf(name)!)) read.add(name)
       for (const name of node.outputs)
         if (this.#body.realReadersOf(name).some(reader => !chain.has(reader))) written.add(name)
     }
-    return saved - bytes([...read, ...written]) / BYTES
+    const ways = [...written].filter(this.#isLarge).length
+    return saved - DETOUR * Math.max(1, ways) - bytes([...read, ...written]) / BYTES
   }
 
   #savedProducts(node: OnnxNode): number {
