@@ -78,6 +78,7 @@ export function profileReport(profile: ProfileDocument): string[] {
     'share: of the time in nodes. ms, calls, forward, backward, update: of a step, the',
     'median of each node.',
     'GFLOP/s: of matrix products and convolutions, a multiply-add being two.',
+    'Pass, Update: kernels of Fovea, each of several nodes; named after what they write.',
   ]
 }
 

@@ -1,6 +1,6 @@
 /** The worker thread of a team's helper: takes pieces of work whenever the team's turn moves on. */
 import { receiveMessageOnPort, workerData } from 'node:worker_threads'
-import { type Delivery, type HelperData, instantiate, Runnable, slots } from './share.ts'
+import { type Delivery, type HelperData, instantiate, isOpen, Runnable, slots } from './share.ts'
 
 const { control, memory, port, members } = workerData as HelperData
 const programs = new Map<number, Runnable>()
@@ -10,6 +10,7 @@ for (let turn = 0; ; ) {
   turn = Atomics.load(control, slots.turn)
   const program = Atomics.load(control, slots.program)
   const [first, last] = [Atomics.load(control, slots.first), Atomics.load(control, slots.last)]
+  if (!isOpen(control, turn)) continue
   while (!programs.has(program)) {
     const delivery: Delivery | undefined = receiveMessageOnPort(port)?.message
     if (delivery)

@@ -15,6 +15,7 @@ export const placeBytes = (bytes: number): number => Math.ceil(Math.max(bytes, 1
 export class StepMemory {
   readonly shared = new wasm.Memory({ initial: 1, maximum: MOST_PAGES, shared: true })
   readonly #places = new Map<string, number>()
+  readonly #work: { readonly bytes: number; readonly offset: number }[] = []
   /** Each growth makes another object of the same bytes. */
   readonly #buffers = new Set<ArrayBufferLike>()
   // No tensor's address is 0.
@@ -38,6 +39,15 @@ export class StepMemory {
     if (missing > 0) this.shared.grow(missing)
     this.#used = used
     this.#places.set(key, offset)
+    return offset
+  }
+
+  /** The offset of a block for values of a step: that of another program, if it is large enough. */
+  workplace(bytes: number): number {
+    const known = this.#work.find(block => block.bytes >= bytes)
+    if (known) return known.offset
+    const offset = this.place('work', bytes)
+    this.#work.push({ bytes, offset })
     return offset
   }
 

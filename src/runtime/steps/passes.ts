@@ -171,30 +171,34 @@ export class Passes {
     const roots = new Set(
       names.filter(({ name, node }) => this.#isRoot(name, node, needed)).map(({ name }) => name),
     )
-    const ways = this.#waysFrom(names.toReversed(), roots)
+    const futures = this.#futuresOf(names.toReversed(), roots)
+    const sources = new Map<string, ReadonlySet<string>>()
     for (const { name, node } of names) {
+      const { roots: after, ways } = futures.get(name)!
+      const from = this.#sourcesOf(node, roots, sources)
+      sources.set(name, from)
       // What passes through one value further on can be written there.
-      const isAgain = this.#isLarge(name) && ways.get(name)!.size === 1
-      if (isAgain && this.#sourcesOf(node, roots).size > 1 && this.#rootsFrom(name, roots).size > 1)
-        roots.add(name)
+      if (this.#isLarge(name) && ways.size === 1 && from.size > 1 && after.size > 1) roots.add(name)
     }
     return roots
   }
 
-  /** Of each value those that everything passes through that is computed from it; itself among them. */
-  #waysFrom(
-    names: readonly { readonly name: string; readonly node: OnnxNode }[],
+  /** What becomes of each value; the last of them first. */
+  #futuresOf(
+    names: readonly { readonly name: string }[],
     roots: ReadonlySet<string>,
-  ): ReadonlyMap<string, ReadonlySet<string>> {
-    const ways = new Map<string, ReadonlySet<string>>()
+  ): ReadonlyMap<string, Future> {
+    const futures = new Map<string, Future>()
     for (const { name } of names) {
-      const after = roots.has(name)
-        ? []
-        : this.#body.realReadersOf(name).flatMap(({ outputs }) => outputs.map(output => ways.get(output)!))
-      const common = after.length === 0 ? new Set<string>() : after.reduce((a, b) => a.intersection(b))
-      ways.set(name, new Set([name, ...common]))
+      const readers = this.#body.realReadersOf(name).flatMap(({ outputs }) => outputs)
+      const after = readers.flatMap(value =>
+        roots.has(value) ? value : [...(futures.get(value)?.roots ?? [])],
+      )
+      const ways = roots.has(name) ? [] : readers.map(value => futures.get(value)!.ways)
+      const common = ways.length === 0 ? new Set<string>() : ways.reduce((a, b) => a.intersection(b))
+      futures.set(name, { roots: new Set(after), ways: new Set([name, ...common]) })
     }
-    return ways
+    return futures
   }
 
   #isRoot(name: string, node: OnnxNode, needed: ReadonlySet<string>): boolean {
@@ -219,22 +223,22 @@ export class Passes {
   }
 
   /** The large values in memory that a node's value is computed from. */
-  #sourcesOf(node: OnnxNode, roots: ReadonlySet<string>): Set<string> {
+  #sourcesOf(
+    node: OnnxNode,
+    roots: ReadonlySet<string>,
+    known: ReadonlyMap<string, ReadonlySet<string>>,
+  ): Set<string> {
     const sources = this.#valuesOf(node)
       .map(name => this.#body.baseOf(name))
       .filter(this.#isLarge)
-    return new Set(
-      sources.flatMap(name => {
-        const producer = this.#body.producerOf(name)
-        const isComputed = producer && this.#chosen.has(producer) && !roots.has(name)
-        return isComputed ? [...this.#sourcesOf(producer, roots)] : [name]
-      }),
-    )
+    return new Set(sources.flatMap(name => (roots.has(name) ? name : [...(known.get(name) ?? [name])])))
   }
+}
 
-  /** The kernels' values that are computed from one. */
-  #rootsFrom(name: string, roots: ReadonlySet<string>): Set<string> {
-    const readers = this.#body.realReadersOf(name).flatMap(({ outputs }) => outputs)
-    return new Set(readers.flatMap(value => (roots.has(value) ? value : [...this.#rootsFrom(value, roots)])))
-  }
+/** What becomes of a value in kernels. */
+interface Future {
+  /** The next values that are written and computed from it. */
+  readonly roots: ReadonlySet<string>
+  /** Values that everything passes through that is computed from it; itself among them. */
+  readonly ways: ReadonlySet<string>
 }

@@ -67,6 +67,15 @@ export const MOST_PIECES = 2 ** CLAIM_BITS - 1
 /** A claim says that pieces before `next` of a turn are taken; a turn is known by its lower bits. */
 export const claimOf = (turn: number, next: number): number => (turn << CLAIM_BITS) | next
 
+/**
+ * Whether there may be pieces of a turn to take. What a turn is to run is changed only when it has been closed, so
+ * that what was read of an open turn belongs together.
+ */
+export function isOpen(control: Int32Array<SharedArrayBuffer>, turn: number): boolean {
+  const next = Atomics.load(control, slots.claim) - claimOf(turn, 0)
+  return next >= 0 && next < MOST_PIECES
+}
+
 /** Whether kernels are more work than waking another thread. */
 export const isShared = (sizes: readonly KernelSize[]): boolean =>
   sizes.reduce((sum, { work }) => sum + work, 0) >= LEAST_SHARED

@@ -165,7 +165,7 @@ class SteppedProgram implements LoadedProgram {
       place('state', name, input.shape as Shape),
     ])
     const { offsets, bytes } = workplaces(values)
-    const work = memory.place('work', bytes)
+    const work = memory.workplace(bytes)
     const workOffsets = new Map([...offsets].map(([{ name }, offset]) => [name, work + offset]))
     this.#values = byName(values, ({ name, dtype, shape }) => {
       const offset = workOffsets.get(name)
