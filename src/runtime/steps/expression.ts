@@ -65,6 +65,11 @@ export class Expression {
     return this.#stepOf(this.#at(name, access))
   }
 
+  /** The step that adds two others up. */
+  sumOf(a: number, b: number): number {
+    return this.#add([{ op: 'Add', operands: [{ step: a }, { step: b }] }])
+  }
+
   #stepOf(operand: Operand): number {
     return 'step' in operand ? operand.step : this.#add([{ op: 'Identity', operands: [operand] }])
   }

@@ -92,6 +92,25 @@ export function blocksKernel(body: StepBody, root: Root, name: string): Kernel {
   return { name, loops: [size / LANES], steps, stores, sums: [], updates: false }
 }
 
+/** One sum for each place, where turns that are one were to add to it several times. */
+function summedUp(
+  expression: Expression,
+  sums: readonly KernelResult[],
+  loops: readonly number[],
+): KernelResult[] {
+  const places = Map.groupBy(sums, ({ tensor, at }) => `${tensor} ${at.offset} ${at.strides.join()}`)
+  const all = [...places.values()].map((terms): KernelResult => {
+    const step = terms.map(term => term.step).reduce((a, b) => expression.sumOf(a, b))
+    return { ...terms[0]!, step }
+  })
+  // Threads share the outermost loop, and sums are taken over the innermost ones.
+  const first = all[0]?.at.strides.indexOf(0)
+  const isOfLoops = ({ at }: KernelResult) =>
+    at.strides.every((stride, i) => (stride === 0) === i >= first!) && first! > 0 && first! < loops.length
+  if (!all.every(isOfLoops)) throw new Unfit('a sum over other loops than the innermost')
+  return all
+}
+
 /** From `most` down to 1. */
 const divisors = (value: number, most: number): number[] =>
   Array.from({ length: most }, (_, i) => most - i).filter(divisor => value % divisor === 0)
@@ -155,7 +174,11 @@ export function passKernel(
         loops,
         steps: expression.steps,
         stores: results.filter((_, i) => !isSummed(i)),
-        sums: results.filter((_, i) => isSummed(i)),
+        sums: summedUp(
+          expression,
+          results.filter((_, i) => isSummed(i)),
+          loops,
+        ),
         updates: false,
       }
       return { kernel, leaves: expression.leaves, inner: expression.inner }

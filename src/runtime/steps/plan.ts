@@ -154,11 +154,15 @@ function valuesBetween(
   const read = (name: string, phase: number) => {
     if (from.has(name)) to.set(name, Math.max(phase, to.get(name) ?? 0))
   }
-  const isState = (name: string) => body.isState(name)
   for (const [i, phase] of phases.entries()) {
     if ('stages' in phase) {
       const kernels = phase.stages.flat()
-      for (const name of kernels.flatMap(namesWrittenBy)) if (!isState(name)) from.set(name, i)
+      // Even where nobody reads it: of a split nobody may take the part that it is in.
+      for (const name of kernels.flatMap(namesWrittenBy))
+        if (!body.isState(name)) {
+          from.set(name, i)
+          to.set(name, i)
+        }
       for (const name of kernels.flatMap(namesReadBy)) read(name, i)
       continue
     }

@@ -62,11 +62,11 @@ export class Updates {
     for (const node of this.#body.nodes) {
       if (!this.#nodes.has(node)) continue
       const size = this.#body.sizeOf(node.outputs[0]!)
-      const shared = operandsOf(node).filter(name => {
+      const shared = operandsOf(node).flatMap(name => {
         const producer = this.#body.producerOf(name)
-        return producer
-          ? this.#nodes.has(producer)
-          : this.#body.isState(name) && this.#body.sizeOf(name) === size
+        if (producer && this.#nodes.has(producer)) return name
+        const base = this.#body.baseOf(name)
+        return this.#body.isState(base) && this.#body.sizeOf(base) === size ? base : []
       })
       // The state that this value becomes is read by whatever else updates it.
       const written = states.filter((_, i) => next[i] === node.outputs[0]).map(({ name }) => name)
