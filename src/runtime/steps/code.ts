@@ -87,7 +87,7 @@ class KernelCode {
   readonly #strides: readonly (readonly number[])[]
   readonly #sets: ReadonlyMap<string, number>
   /** Of what is the same in every turn and has a local: constants and values in memory. */
-  readonly #fixed = new Map<string, { readonly local: number; readonly operand: Operand }>()
+  readonly #fixed = new Map<string, { readonly local: number; readonly operand: Fixed }>()
   /** Steps of nothing else are computed once. */
   readonly #fixedSteps = new Set<number>()
   /** Sums are taken over this loop and those in it. */
@@ -115,7 +115,7 @@ class KernelCode {
     }
   }
 
-  #fix(operand: Operand): void {
+  #fix(operand: Fixed): void {
     const key = keyOf(operand)
     if (!this.#fixed.has(key)) this.#fixed.set(key, { local: this.#least + 1 + this.#fixed.size, operand })
   }
@@ -276,13 +276,14 @@ interface Place {
 }
 
 /** Whether an operand is the same in every turn. */
-const isFixed = (operand: Exclude<Operand, { readonly step: number }>): boolean =>
+type Fixed = Exclude<Operand, { readonly step: number }>
+
+const isFixed = (operand: Fixed): boolean =>
   'constant' in operand || operand.at.strides.every(stride => stride === 0)
 
 /** Of what has no loop in it. */
-function keyOf(operand: Operand): string {
+function keyOf(operand: Fixed): string {
   if ('tensor' in operand) return `${operand.at.offset} ${operand.at.lanes} ${operand.tensor}`
-  if ('step' in operand) return `step ${operand.step}`
   return Object.is(operand.constant, -0) ? '-0' : String(operand.constant)
 }
 

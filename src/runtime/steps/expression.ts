@@ -168,8 +168,10 @@ export class Expression {
       }
       case 'Slice':
         return read(input, this.#sliced(node, indices, from), from)
-      default:
+      case 'Concat':
         return this.#concatenated(node, indices, shape)
+      default:
+        throw new Unfit(`${node.op} of what is not in the kernels' memory`)
     }
   }
 

@@ -1,4 +1,7 @@
-/** Memory that ONNX Runtime and the kernels of all threads share: every tensor has one place, for good. */
+/**
+ * Memory that ONNX Runtime and the kernels of all threads share: a tensor's place is its own for good, and that of a
+ * value of a step for as long as it is needed.
+ */
 import { FoveaError } from '../../util/errors.ts'
 import { wasm } from './webassembly.ts'
 
@@ -18,7 +21,7 @@ export class StepMemory {
   readonly #work: { readonly bytes: number; readonly offset: number }[] = []
   /** Each growth makes another object of the same bytes. */
   readonly #buffers = new Set<ArrayBufferLike>()
-  // No tensor's address is 0.
+  // No tensor's address is 0; and beyond the last one there is room for the four values of a kernel's last turn.
   #used = ALIGNMENT
 
   /**
@@ -33,8 +36,8 @@ export class StepMemory {
     if (known !== undefined) return known
     const offset = this.#used
     const used = offset + placeBytes(bytes)
-    const missing = Math.ceil(used / PAGE_BYTES) - this.shared.buffer.byteLength / PAGE_BYTES
-    if (used > MEMORY_BYTES)
+    const missing = Math.ceil((used + ALIGNMENT) / PAGE_BYTES) - this.shared.buffer.byteLength / PAGE_BYTES
+    if (used + ALIGNMENT > MEMORY_BYTES)
       throw new FoveaError(`step memory: expected at most 4 GiB, received ${used} bytes`)
     if (missing > 0) this.shared.grow(missing)
     this.#used = used

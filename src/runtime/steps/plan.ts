@@ -90,6 +90,13 @@ export function planSteps({ graph }: OnnxModel): StepPlan | undefined {
   const { phases: firstPhases, extra } = phasesOf(body, updates, needed)
   const phases = withUpdates(firstPhases, lastKernels)
   const values = valuesBetween(body, phases, needed, extra)
+  const isGiven = (name: string) => values.some(value => value.name === name)
+  // One value that is several things, or one whose shape nobody knows yet, is left to the whole loop.
+  const isPlanned =
+    perStep.every(({ value }) => isGiven(value)) &&
+    states.every(({ copied }) => copied === undefined || isGiven(copied)) &&
+    values.every(({ name }) => extra.has(name) || body.isOfOneShape(name))
+  if (!isPlanned) return undefined
   const known = valuesOf(graph, EXTENTS).types
   const whole = { ...loopBody, initializers: [...graph.initializers, ...loopBody.initializers] }
   const given = [...loopBody.inputs, ...graph.inputs]
@@ -97,7 +104,9 @@ export function planSteps({ graph }: OnnxModel): StepPlan | undefined {
     if ('stages' in phase) return phase
     const own = new Set(phase.nodes)
     const part = body.nodes.filter(node => own.has(node) || body.isAlias(node))
-    const earlier = values.filter(({ from }) => from !== i)
+    // What is an earlier value in another shape is made again.
+    const made = new Set(part.flatMap(({ outputs }) => outputs))
+    const earlier = values.filter(({ name, from }) => from !== i && !made.has(name))
     return {
       graph: partOf(
         `step/${i}`,

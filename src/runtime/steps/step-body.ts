@@ -1,10 +1,11 @@
 /** What planning asks of the graph of one step. */
 import type { OnnxGraph, OnnxNode, ValueInfo } from '../../onnx/model.ts'
-import { typedNodes, type ValueType, valuesOf } from '../../onnx/shapes.ts'
-import { type HostTensor, sizeOf, toNumbers } from '../../util/host-tensor.ts'
+import { type Extents, typedNodes, type ValueType, valuesOf } from '../../onnx/shapes.ts'
+import { type HostTensor, showShape, sizeOf, toNumbers } from '../../util/host-tensor.ts'
 
-/** How many rows the data has, and how many steps a call makes, changes nothing in a step. */
+/** How many rows the data has, and how many steps a call makes, changes nothing in a step but the data's own shape. */
 export const EXTENTS = { rows: 1, steps: 1 }
+const OTHER_EXTENTS = { rows: 2, steps: 3 }
 
 export class StepBody {
   /** Those that something comes of. */
@@ -15,7 +16,8 @@ export class StepBody {
   readonly states: readonly ValueInfo[]
   readonly next: readonly string[]
   readonly #outer: readonly ValueInfo[]
-  readonly #types: Map<string, ValueType>
+  readonly #types: ReadonlyMap<string, ValueType>
+  readonly #otherTypes: ReadonlyMap<string, ValueType>
   readonly #constants: ReadonlyMap<string, HostTensor>
   readonly #producers: ReadonlyMap<string, OnnxNode>
   readonly #readers = new Map<string, OnnxNode[]>()
@@ -26,10 +28,8 @@ export class StepBody {
     this.states = states
     this.next = next
     this.#outer = graph.inputs
-    const outer = valuesOf(graph, EXTENTS)
-    this.#types = new Map([...outer.types, ...valuesOf(body, {}).types])
-    for (const { node, outputs } of typedNodes(body, {}, outer))
-      for (const [i, type] of outputs.entries()) this.#types.set(node.outputs[i]!, type)
+    this.#types = typesOf(graph, body, EXTENTS)
+    this.#otherTypes = typesOf(graph, body, OTHER_EXTENTS)
     this.#constants = new Map(
       [...graph.initializers, ...body.initializers].map(({ name, tensor }) => [name, tensor]),
     )
@@ -45,6 +45,11 @@ export class StepBody {
 
   sizeOf(name: string): number {
     return sizeOf(this.typeOf(name).shape)
+  }
+
+  /** Whether a value of the step is of one shape whatever the program is given. */
+  isOfOneShape(name: string): boolean {
+    return showShape(this.typeOf(name).shape) === showShape(this.#otherTypes.get(name)!.shape)
   }
 
   isFloat(name: string): boolean {
@@ -100,6 +105,14 @@ export class StepBody {
     const isAlike = op === 'Reshape' || op === 'Identity'
     return isAlike && (this.#producers.has(input) || this.isState(input) || this.isOfFixedSize(input))
   }
+}
+
+function typesOf(graph: OnnxGraph, body: OnnxGraph, extents: Extents): Map<string, ValueType> {
+  const outer = valuesOf(graph, extents)
+  const types = new Map([...outer.types, ...valuesOf(body, {}).types])
+  for (const { node, outputs } of typedNodes(body, {}, outer))
+    for (const [i, type] of outputs.entries()) types.set(node.outputs[i]!, type)
+  return types
 }
 
 function liveNodes({ nodes, outputs }: OnnxGraph): OnnxNode[] {

@@ -66,9 +66,9 @@ export function steppedLoader(threads: number, otherwise: Loader): Loader {
     }
     try {
       return new SteppedProgram(own, planned, recording, left)
-    } catch (error) {
+    } catch {
       await left()
-      throw error
+      return otherwise(bytes, recording)
     }
   }
 }

@@ -107,10 +107,16 @@ export class Team {
     Atomics.store(control, slots.claim, claimOf(this.#turn, 0))
     Atomics.store(control, slots.turn, this.#turn)
     Atomics.notify(control, slots.turn)
-    own.runShare(control, this.#turn, first, last)
-    waitFor(control, count)
-    // A helper that comes late must not take what the next turn's numbers say for a piece of this one.
-    Atomics.store(control, slots.claim, claimOf(this.#turn, MOST_PIECES))
+    try {
+      own.runShare(control, this.#turn, first, last)
+      waitFor(control, count)
+    } catch (error) {
+      this.#broken = new FoveaError(`a kernel failed: ${(error as Error).message}`)
+      throw this.#broken
+    } finally {
+      // A helper that comes late must not take what the next turn's numbers say for a piece of this one.
+      Atomics.store(control, slots.claim, claimOf(this.#turn, MOST_PIECES))
+    }
   }
 
   /** Ends the other threads, which would keep the memory. */
