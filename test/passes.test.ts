@@ -45,24 +45,25 @@ function passesOf(model: OnnxModel): Kernel[] {
 }
 
 describe('layers', () => {
-  const size = [20, 20, 3] as const
-  const data = noise(64, size, 3)
-
-  const compiled = (layers: Layer[]) =>
+  const compiled = (layers: Layer[], extent = 20, batchSize = 32) =>
     compileTraining({
       model: sequential([rescaling({ scale: 1 / 255 }), ...layers, flatten(), dense({ units: 3 })], {
-        input: size,
+        input: [extent, extent, 3],
         name: 'small',
       }),
       loss: crossEntropy(),
       optimizer: sgd({ momentum: 0.9 }),
-      batchSize: 32,
+      batchSize,
     })
 
-  async function trained(load: Loader, program: TrainProgram): Promise<Record<string, HostTensor>> {
+  async function trained(
+    load: Loader,
+    program: TrainProgram,
+    extent = 20,
+  ): Promise<Record<string, HostTensor>> {
     const loaded = await load(program.bytes, undefined)
     const outputs = await loaded.run({
-      ...data,
+      ...noise(64, [extent, extent, 3], 3),
       ...initialState(program),
       ...feedsOf(program, 0, 3, 0.01, 64),
     })
@@ -71,6 +72,14 @@ describe('layers', () => {
     })
     await loaded.release()
     return Object.fromEntries(copied)
+  }
+
+  /** The largest difference, of the largest value. */
+  function worstOf(expected: HostTensor, found: HostTensor): number {
+    const [values, others] = [toNumbers(expected), toNumbers(found)]
+    // What is nothing but rounding, as the gradient of a bias that is normalized away, has no scale of its own.
+    const scale = Math.max(0.1, ...values.map(Math.abs))
+    return Math.max(...values.map((value, i) => Math.abs(value - others[i]!))) / scale
   }
 
   const pools = (): Layer[] => [
@@ -109,15 +118,26 @@ describe('layers', () => {
     expect(passesOf(decodeModel(program.bytes)).length).toBeGreaterThan(1)
     const expected = await trained(whole, program)
     const one = await trained(steps[1], program)
-    for (const [name, tensor] of Object.entries(expected)) {
-      const [values, others] = [toNumbers(tensor), toNumbers(one[name]!)]
-      // What is nothing but rounding, as the gradient of a bias that is normalized away, has no scale of its own.
-      const scale = Math.max(0.1, ...values.map(Math.abs))
-      const worst = Math.max(...values.map((value, i) => Math.abs(value - others[i]!)))
-      expect(worst / scale, name).toBeLessThan(2e-6)
-    }
+    for (const [name, tensor] of Object.entries(expected))
+      expect(worstOf(tensor, one[name]!), name).toBeLessThan(2e-6)
     // How threads share the work changes no bit.
     expect(await trained(steps[2], program)).toEqual(one)
+  })
+
+  // Where a pooled map is left over, a sum's rows come from several parts of a concatenation.
+  test.for([
+    [14, 8],
+    [15, 10],
+    [17, 16],
+    [22, 12],
+  ])('a sum of what pooling leaves, maps of %i, minibatches of %i', async ([extent, batchSize]) => {
+    const program = compiled(summing['batch normalization']!(), extent!, batchSize!)
+    const expected = await trained(whole, program, extent)
+    for (const load of Object.values(steps)) {
+      const found = await trained(load, program, extent)
+      for (const name of ['next/batchNormalization_1/beta', 'next/batchNormalization_1/gamma'])
+        expect(worstOf(expected[name]!, found[name]!), name).toBeLessThan(2e-6)
+    }
   })
 
   test('where a value is not a number, so is what is computed from it', async () => {
@@ -129,6 +149,7 @@ describe('layers', () => {
       toNumbers(state['conv2d_1/kernel']!).fill(Number.NaN),
     )
     const loaded = await steps[2](program.bytes, undefined)
+    const data = noise(64, [20, 20, 3], 3)
     const { finite } = await loaded.run({ ...data, ...state, ...feedsOf(program, 0, 1, 0.01, 64) })
     expect(finite!.data[0]).toBeNaN()
     await loaded.release()

@@ -27,6 +27,7 @@ import { kernelModule } from '../src/runtime/steps/code.ts'
 import type { Kernel, KernelStep } from '../src/runtime/steps/kernel.ts'
 import { StepMemory } from '../src/runtime/steps/memory.ts'
 import { planSteps } from '../src/runtime/steps/plan.ts'
+import { claimOf, isOpen, MOST_PIECES, Runnable, slots } from '../src/runtime/steps/share.ts'
 import { steppedLoader } from '../src/runtime/steps/stepped.ts'
 import { Team } from '../src/runtime/steps/team.ts'
 import { type HostTensor, hostTensor } from '../src/util/host-tensor.ts'
@@ -299,6 +300,59 @@ describe('any updates', () => {
   })
 })
 
+test('an update of one state reads another in another shape, which others read too', async () => {
+  const shape = (name: string, tensor: string): OnnxNode => {
+    return { op: 'Reshape', inputs: [tensor, 'axis'], outputs: [name], attributes: {} }
+  }
+  const extent = 64
+  const model = loopOf(extent, [
+    shape('flat', 's0'),
+    { op: 'Softmax', inputs: ['flat'], outputs: ['soft'], attributes: {} },
+    { op: 'Add', inputs: ['s0', 'soft'], outputs: ['n0'], attributes: {} },
+    { op: 'Sub', inputs: ['s1', 'flat'], outputs: ['n1'], attributes: {} },
+  ])
+  // The shape that is asked for: all in one row.
+  const all = { name: 'axis', tensor: hostTensor('int64', [1], [-1]) }
+  const initializers = model.graph.initializers.map(value => (value.name === 'axis' ? all : value))
+  const first = hostTensor('int64', [1], [0])
+  const [loop] = model.graph.nodes as [OnnxNode]
+  const { graph: body } = loop.attributes.body as { graph: OnnxModel['graph'] }
+  const nodes = body.nodes.map(node =>
+    node.op === 'ReduceSum' && node.inputs.length > 1
+      ? { ...node, inputs: [node.inputs[0]!, 'first'] }
+      : node,
+  )
+  const changed: OnnxModel = {
+    ...model,
+    graph: {
+      ...model.graph,
+      nodes: [{ ...loop, attributes: { body: { graph: { ...body, nodes } } } }],
+      initializers: [...initializers, { name: 'first', tensor: first }],
+    },
+  }
+  const inputs = {
+    steps: hostTensor('int64', [], [3]),
+    data: hostTensor('float32', [2, extent], new Array(2 * extent).fill(0.5)),
+    a: hostTensor(
+      'float32',
+      [extent],
+      Array.from({ length: extent }, (_, i) => Math.sin(i)),
+    ),
+    b: hostTensor(
+      'float32',
+      [extent],
+      Array.from({ length: extent }, (_, i) => Math.cos(i)),
+    ),
+  }
+  const run = async (load: Loader) => {
+    const loaded = await load(encodeModel(changed), undefined)
+    const outputs = copies(await loaded.run(inputs))
+    await loaded.release()
+    return outputs
+  }
+  expect(await run(steps[1])).toEqual(await run(loops[1]))
+})
+
 describe('what is updated in one pass', () => {
   test.for(architectures)('$name: every parameter and slot', ({ build, native }) => {
     const program = compileTraining({
@@ -491,6 +545,41 @@ describe('kernels', () => {
       for (let i = 0; i < 10; i++) program.run(0, 1)
       expect(new Set(memory.floats(at, length)), String(length)).toEqual(new Set([10]))
     }
+  })
+
+  test('a helper that comes late takes nothing of the next turn', () => {
+    const control = new Int32Array(new SharedArrayBuffer(4 * Object.keys(slots).length))
+    const calls: number[] = []
+    const size = { turns: 100, work: 1e6, stage: 0 }
+    const program = new Runnable([() => calls.push(0)], [size], 3)
+    // Turn 7 is over, and turn 8 is being made of kernels that this program has not got.
+    Atomics.store(control, slots.claim, claimOf(7, MOST_PIECES))
+    expect(isOpen(control, 7)).toBe(false)
+    Atomics.store(control, slots.claim, claimOf(8, 0))
+    expect(isOpen(control, 7)).toBe(false)
+    expect(isOpen(control, 8)).toBe(true)
+    program.runShare(control, 7, 0, 1)
+    expect(calls).toEqual([])
+    program.runShare(control, 8, 0, 1)
+    expect(calls.length).toBe(program.count(0, 1))
+    expect(Atomics.load(control, slots.done)).toBe(calls.length)
+  })
+
+  test('stages follow one another, however many threads share them', () => {
+    const length = 80_000
+    const [x, y] = ['x', 'y'].map(name => memory.place(`stage ${name}`, 4 * length)) as [number, number]
+    memory.floats(x, length).fill(1)
+    const pass = (from: string, to: string): Kernel => ({
+      ...updating(to, length, [{ op: 'Add', operands: [{ tensor: from, at: each }, { constant: 1 }] }]),
+      updates: false,
+    })
+    const stages = Array.from({ length: 40 }, (_, i) => [i % 2 === 0 ? pass('x', 'y') : pass('y', 'x')])
+    const program = team.load(
+      kernelModule(stages.flat(), name => (name === 'x' ? x : y)),
+      stages,
+    )
+    for (let i = 0; i < 20; i++) program.run(0, stages.length)
+    expect(new Set(memory.floats(x, length))).toEqual(new Set([1 + 20 * 40]))
   })
 
   test('more than 4 GiB are refused', () => {
