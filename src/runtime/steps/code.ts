@@ -275,9 +275,10 @@ interface Place {
   readonly at: Access
 }
 
-/** Whether an operand is the same in every turn. */
+/** What may be the same in every turn. */
 type Fixed = Exclude<Operand, { readonly step: number }>
 
+/** Whether it is. */
 const isFixed = (operand: Fixed): boolean =>
   'constant' in operand || operand.at.strides.every(stride => stride === 0)
 

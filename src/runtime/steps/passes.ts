@@ -6,7 +6,7 @@ import type { OnnxNode } from '../../onnx/model.ts'
 import { LANES } from './access.ts'
 import { isMove } from './expression.ts'
 import { isElementwise, operandsOf } from './kernel.ts'
-import type { StepBody } from './step-body.ts'
+import { joinedByNames, type StepBody } from './step-body.ts'
 import type { Updates } from './updates.ts'
 import { isProduct, weightsOf } from './weights.ts'
 
@@ -92,21 +92,11 @@ export class Passes {
 
   /** Large nodes that read or give one value. */
   #chains(): Set<OnnxNode>[] {
-    const chains: { readonly names: Set<string>; readonly nodes: Set<OnnxNode> }[] = []
-    for (const node of this.#body.nodes) {
-      if (!this.#kindOf(node)) continue
-      const names = new Set(
-        [...this.#valuesOf(node), ...node.outputs].filter(this.#isLarge).map(name => this.#body.baseOf(name)),
-      )
-      if (names.size === 0) continue
-      const joined = chains.filter(chain => !chain.names.isDisjointFrom(names))
-      for (const chain of joined) chains.splice(chains.indexOf(chain), 1)
-      chains.push({
-        names: joined.reduce((all, chain) => all.union(chain.names), names),
-        nodes: joined.reduce((all, chain) => all.union(chain.nodes), new Set([node])),
-      })
-    }
-    return chains.map(({ nodes }) => nodes)
+    const largeOf = (node: OnnxNode) => [...this.#valuesOf(node), ...node.outputs].filter(this.#isLarge)
+    return joinedByNames(
+      this.#body.nodes.filter(node => this.#kindOf(node) && largeOf(node).length > 0),
+      node => new Set(largeOf(node).map(name => this.#body.baseOf(name))),
+    )
   }
 
   /** Microseconds, by the model above. */

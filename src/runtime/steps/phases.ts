@@ -87,19 +87,23 @@ class Schedule {
 
   /** In the last graph of ONNX Runtime's, if what it reads is there. */
   #placeNode(node: OnnxNode): void {
-    const after = Math.max(0, ...node.inputs.map(name => this.#phaseAfter(name, 0)))
-    const last = this.#phases.length - (this.#phases.length % 2 === 0 ? 2 : 1)
-    const phase = Math.max(last, after)
-    while (this.#phases.length <= phase) this.#phases.push([])
+    const phase = this.#phaseFor(node.inputs, 0)
     const nodes = this.#phases[phase] as OnnxNode[]
     nodes.push(node)
     for (const name of node.outputs) this.#places.set(name, { phase, stage: 0 })
   }
 
-  #phaseAfter(name: string, parity: 0 | 1): number {
-    const place = this.#places.get(this.#body.baseOf(name))
-    if (!place) return parity
-    return place.phase % 2 === parity ? place.phase : place.phase + 1
+  /** The last phase of its kind, 0 for ONNX Runtime's and 1 for kernels; a new one where these values come later. */
+  #phaseFor(values: Iterable<string>, kind: 0 | 1): number {
+    const ofKind = (phase: number, otherwise: number) => (phase % 2 === kind ? phase : otherwise)
+    const end = this.#phases.length - 1
+    let phase = Math.max(kind, ofKind(end, end - 1))
+    for (const name of values) {
+      const place = this.#places.get(this.#body.baseOf(name))
+      if (place) phase = Math.max(phase, ofKind(place.phase, place.phase + 1))
+    }
+    while (this.#phases.length <= phase) this.#phases.push([])
+    return phase
   }
 
   #placeRoot(node: OnnxNode, name: string): void {
@@ -112,10 +116,7 @@ class Schedule {
     this.#known.set(name, group)
     const [root] = group.roots
     const leaves = [...group.built.leaves]
-    const after = Math.max(1, ...leaves.map(leaf => this.#phaseAfter(leaf, 1)))
-    const last = this.#phases.length - (this.#phases.length % 2 === 0 ? 1 : 2)
-    const phase = Math.max(last, after)
-    while (this.#phases.length <= phase) this.#phases.push([])
+    const phase = this.#phaseFor(leaves, 1)
     const stages = this.#phases[phase] as Group[][]
     const earlier = leaves.map(leaf => this.#places.get(leaf)).filter(place => place?.phase === phase)
     const stage = Math.max(0, ...earlier.map(place => place!.stage + 1))

@@ -3,11 +3,10 @@
  * goes element by element is one pass over memory for many nodes.
  */
 import type { OnnxGraph, OnnxModel, OnnxNode, ValueInfo } from '../../onnx/model.ts'
-import type { ValueType } from '../../onnx/shapes.ts'
-import { valuesOf } from '../../onnx/shapes.ts'
+import { type ValueType, valuesOf } from '../../onnx/shapes.ts'
 import { type Kernel, namesReadBy, namesWrittenBy } from './kernel.ts'
 import { type Phase, phasesOf } from './phases.ts'
-import { EXTENTS, StepBody } from './step-body.ts'
+import { EXTENTS, neededFor, StepBody } from './step-body.ts'
 import { Updates } from './updates.ts'
 
 /** State that goes from step to step; float32. */
@@ -227,18 +226,12 @@ function partOf(
   inputs: readonly ValueInfo[],
   outputs: readonly ValueInfo[],
 ): OnnxGraph {
-  const needed = new Set(outputs.map(output => output.name))
-  const kept: OnnxNode[] = []
-  for (const node of nodes.toReversed())
-    if (node.outputs.some(output => needed.has(output))) {
-      kept.unshift(node)
-      for (const input of node.inputs) needed.add(input)
-    }
+  const needed = neededFor(outputs, nodes)
   return {
     name,
-    nodes: kept,
-    initializers: initializers.filter(initializer => needed.has(initializer.name)),
-    inputs: inputs.filter(input => needed.has(input.name)),
+    nodes: needed.nodes,
+    initializers: initializers.filter(initializer => needed.names.has(initializer.name)),
+    inputs: inputs.filter(input => needed.names.has(input.name)),
     outputs,
   }
 }

@@ -24,8 +24,7 @@ export interface BoundSegments {
 
 export class Segments {
   readonly #segments: readonly (Segment | undefined)[]
-  readonly #sessions = new Map<string, NativeSession>()
-  readonly #isRecorded: boolean
+  readonly #sessions = new Set<NativeSession>()
 
   /**
    * @param graphs by phase
@@ -38,21 +37,24 @@ export class Segments {
     graphs: readonly (OnnxGraph | undefined)[],
     prefix: string | undefined,
   ) {
-    this.#isRecorded = prefix !== undefined
+    const known = new Map<string, NativeSession>()
+    const made = (bytes: Uint8Array, profilePrefix?: string) => {
+      const session = runtime.session(bytes, { threads, ...(profilePrefix && { profilePrefix }) })
+      this.#sessions.add(session)
+      return session
+    }
     try {
       this.#segments = graphs.map((graph, phase) => {
         if (!graph || graph.outputs.length === 0) return undefined
         if (prefix !== undefined) {
-          const bytes = encodeModel({ ...model, graph })
-          const session = runtime.session(bytes, { threads, profilePrefix: `${prefix}${partOf(phase)}` })
-          this.#sessions.set(String(phase), session)
+          const session = made(encodeModel({ ...model, graph }), `${prefix}${partOf(phase)}`)
           return { session, graph, names: new Map() }
         }
         const { renamed, names } = withPlainNames(graph)
         const bytes = encodeModel({ ...model, graph: renamed })
         const key = createHash('sha256').update(bytes).digest('hex')
-        const session = this.#sessions.get(key) ?? runtime.session(bytes, { threads })
-        this.#sessions.set(key, session)
+        const session = known.get(key) ?? made(bytes)
+        known.set(key, session)
         return { session, graph, names }
       })
     } catch (error) {
@@ -81,19 +83,19 @@ export class Segments {
     return { run: phase => bindings[phase]?.run(), release }
   }
 
-  /** The timings of each run of each segment since the sessions began. */
+  /** The timings of each run of each segment since the sessions began, where they are recorded. */
   async profile(recording: Recording): Promise<RunTiming[][]> {
-    if (!this.#isRecorded) return []
     const timings: RunTiming[][] = []
-    for (const [phase, session] of this.#sessions) {
-      session.endProfiling()
-      timings.push(await runTimings(recording.lines(partOf(Number(phase)))))
+    for (const [phase, segment] of this.#segments.entries()) {
+      if (!segment) continue
+      segment.session.endProfiling()
+      timings.push(await runTimings(recording.lines(partOf(phase))))
     }
     return timings
   }
 
   release(): void {
-    for (const session of this.#sessions.values()) session.release()
+    for (const session of this.#sessions) session.release()
   }
 }
 

@@ -23,7 +23,7 @@ export class StepBody {
   readonly #readers = new Map<string, OnnxNode[]>()
 
   constructor(graph: OnnxGraph, body: OnnxGraph, states: readonly ValueInfo[], next: readonly string[]) {
-    this.nodes = liveNodes(body)
+    this.nodes = neededFor(body.outputs, body.nodes).nodes
     this.outputs = new Set(body.outputs.map(({ name }) => name))
     this.states = states
     this.next = next
@@ -115,13 +115,34 @@ function typesOf(graph: OnnxGraph, body: OnnxGraph, extents: Extents): Map<strin
   return types
 }
 
-function liveNodes({ nodes, outputs }: OnnxGraph): OnnxNode[] {
-  const needed = new Set(outputs.map(({ name }) => name))
-  const live: OnnxNode[] = []
-  for (const node of nodes.toReversed())
-    if (node.outputs.some(output => needed.has(output))) {
-      live.push(node)
-      for (const input of node.inputs) needed.add(input)
-    }
-  return live.reverse()
+/** Those of the nodes that `outputs` come of, in their order, and the names that they and the outputs need. */
+export function neededFor(
+  outputs: readonly { readonly name: string }[],
+  nodes: readonly OnnxNode[],
+): { nodes: OnnxNode[]; names: ReadonlySet<string> } {
+  const names = new Set(outputs.map(({ name }) => name))
+  const needed = nodes.toReversed().filter(node => {
+    const isNeeded = node.outputs.some(output => names.has(output))
+    if (isNeeded) for (const input of node.inputs) names.add(input)
+    return isNeeded
+  })
+  return { nodes: needed.reverse(), names }
+}
+
+/** The nodes that share names, put together. */
+export function joinedByNames(
+  nodes: readonly OnnxNode[],
+  namesOf: (node: OnnxNode) => ReadonlySet<string>,
+): Set<OnnxNode>[] {
+  const groups: { readonly names: ReadonlySet<string>; readonly nodes: Set<OnnxNode> }[] = []
+  for (const node of nodes) {
+    const names = namesOf(node)
+    const joined = groups.filter(group => !group.names.isDisjointFrom(names))
+    for (const group of joined) groups.splice(groups.indexOf(group), 1)
+    groups.push({
+      names: joined.reduce((all, group) => all.union(group.names), names),
+      nodes: joined.reduce((all, group) => all.union(group.nodes), new Set([node])),
+    })
+  }
+  return groups.map(group => group.nodes)
 }

@@ -58,7 +58,7 @@ export function steppedLoader(threads: number, otherwise: Loader): Loader {
   return async (bytes, recording) => {
     const own = workshop
     const planned = planOf(bytes)
-    if (!planned || bytesOf(planned.plan) > own.memory.free) return otherwise(bytes, recording)
+    if (!planned || bytesOf(planned) > own.memory.free) return otherwise(bytes, recording)
     own.enter()
     const left = async () => {
       // Another model's state lies elsewhere: its memory begins anew, and what is stored keeps this one.
@@ -76,6 +76,7 @@ export function steppedLoader(threads: number, otherwise: Loader): Loader {
 interface Planned {
   readonly model: OnnxModel
   readonly plan: StepPlan
+  readonly work: ReturnType<typeof workplaces>
 }
 
 /** Undefined where a program cannot run step by step, or has parts that Fovea does not know. */
@@ -83,7 +84,7 @@ function planOf(bytes: Uint8Array): Planned | undefined {
   try {
     const model = decodeModel(bytes)
     const plan = planSteps(model)
-    return plan && { model, plan }
+    return plan && { model, plan, work: workplaces(plan.values) }
   } catch {
     // Whatever is wrong with it, ONNX Runtime says so better, or runs it.
     return undefined
@@ -91,10 +92,10 @@ function planOf(bytes: Uint8Array): Planned | undefined {
 }
 
 /** What a program places in the memory, at most. */
-function bytesOf({ states, values, end, kernelInputs }: StepPlan): number {
+function bytesOf({ plan: { states, end, kernelInputs }, work }: Planned): number {
   const placed = [...states.map(({ input }) => input), ...end.outputs, ...kernelInputs]
   const own = placed.reduce((sum, { shape }) => sum + placeBytes(4 * sizeOf(shape as Shape)), 0)
-  return own + placeBytes(workplaces(values).bytes)
+  return own + placeBytes(work.bytes)
 }
 
 /** Where values of the steps lie in one block; those of other types than float32 lie elsewhere. */
@@ -132,6 +133,8 @@ class SteppedProgram implements LoadedProgram {
   readonly #last: Readonly<Record<string, HostTensor>>
   /** Inputs of the program that kernels read. */
   readonly #read: Readonly<Record<string, HostTensor>>
+  /** All of these but what the ending graph gives: what kernels read and write. */
+  readonly #tensors: Tensors
   #recording: Recording | undefined
   /** Of each run that is measured: its steps and seconds, and the seconds of each kernel in each step. */
   readonly #measured: {
@@ -143,7 +146,7 @@ class SteppedProgram implements LoadedProgram {
   /** @param left called once it is released */
   constructor(
     workshop: Workshop,
-    { model, plan }: Planned,
+    { model, plan, work }: Planned,
     recording: Recording | undefined,
     left: () => Promise<void>,
   ) {
@@ -164,19 +167,17 @@ class SteppedProgram implements LoadedProgram {
       input.name,
       place('state', name, input.shape as Shape),
     ])
-    const { offsets, bytes } = workplaces(values)
-    const work = memory.workplace(bytes)
-    const workOffsets = new Map([...offsets].map(([{ name }, offset]) => [name, work + offset]))
+    const begin = memory.workplace(work.bytes)
+    const offsets = new Map([...work.offsets].map(([{ name }, offset]) => [name, begin + offset]))
     this.#values = byName(values, ({ name, dtype, shape }) => {
-      const offset = workOffsets.get(name)
+      const offset = offsets.get(name)
       const data =
         offset === undefined ? new arrayTypes[dtype](sizeOf(shape)) : memory.floats(offset, sizeOf(shape))
       return [name, { dtype, shape, data }]
     })
     this.#last = byName(end.outputs, ({ name, shape }) => [name, place('last', name, shape as Shape)])
-    const known = { ...this.#states, ...this.#values }
     this.#read = byName(plan.kernelInputs, ({ name, shape }) => [name, place('input', name, shape as Shape)])
-    const tensors = { ...known, ...this.#read }
+    this.#tensors = { ...this.#states, ...this.#values, ...this.#read }
     const session = (graph: OnnxGraph): NativeSession => {
       const made = runtime.session(encodeModel({ ...model, graph }), { threads })
       this.#sessions.push(made)
@@ -192,7 +193,7 @@ class SteppedProgram implements LoadedProgram {
       const stages = phases.map(phase => ('graph' in phase ? [] : phase.stages))
       this.#kernels = stages.flat(2)
       this.#ranges = rangesOf(stages)
-      const code = kernelModule(this.#kernels, name => tensors[name]!.data.byteOffset)
+      const code = kernelModule(this.#kernels, name => this.#tensors[name]!.data.byteOffset)
       // After the first session: that switches this thread to zeros for numbers too small to be normal, and threads
       // inherit the switch.
       this.#team = workshop.team.load(code, stages.flat())
@@ -310,8 +311,10 @@ class SteppedProgram implements LoadedProgram {
 
   #timing(kernel: Kernel, seconds: readonly number[]): NodeTiming {
     const { name, updates } = kernel
-    const known: Tensors = { ...this.#states, ...this.#values, ...this.#read }
-    const typeOf = (tensor: string) => ({ dtype: known[tensor]!.dtype, shape: known[tensor]!.shape })
+    const typeOf = (tensor: string) => {
+      const { dtype, shape } = this.#tensors[tensor]!
+      return { dtype, shape }
+    }
     return {
       name,
       op: updates ? 'Update' : 'Pass',

@@ -2,7 +2,7 @@
 import type { OnnxNode } from '../../onnx/model.ts'
 import { type Access, LANES } from './access.ts'
 import { isElementwise, type Kernel, type KernelStep, type Operand, operandsOf, stepsOf } from './kernel.ts'
-import type { StepBody } from './step-body.ts'
+import { joinedByNames, type StepBody } from './step-body.ts'
 
 const [ONE, EACH]: readonly [Access, Access] = [
   { offset: 0, strides: [0], lanes: 0 },
@@ -58,9 +58,8 @@ export class Updates {
   /** Nodes that share a value or a state that one of them writes run in one pass. */
   #groups(): OnnxNode[][] {
     const { states, next } = this.#body
-    const groups: { readonly names: Set<string>; readonly nodes: Set<OnnxNode> }[] = []
-    for (const node of this.#body.nodes) {
-      if (!this.#nodes.has(node)) continue
+    const own = this.#body.nodes.filter(node => this.#nodes.has(node))
+    const groups = joinedByNames(own, node => {
       const size = this.#body.sizeOf(node.outputs[0]!)
       const shared = operandsOf(node).flatMap(name => {
         const producer = this.#body.producerOf(name)
@@ -70,15 +69,9 @@ export class Updates {
       })
       // The state that this value becomes is read by whatever else updates it.
       const written = states.filter((_, i) => next[i] === node.outputs[0]).map(({ name }) => name)
-      const names = new Set([...shared, ...written, ...node.outputs])
-      const joined = groups.filter(group => !group.names.isDisjointFrom(names))
-      for (const group of joined) groups.splice(groups.indexOf(group), 1)
-      groups.push({
-        names: joined.reduce((all, group) => all.union(group.names), names),
-        nodes: joined.reduce((all, group) => all.union(group.nodes), new Set([node])),
-      })
-    }
-    return groups.map(({ nodes }) => this.#body.nodes.filter(node => nodes.has(node)))
+      return new Set([...shared, ...written, ...node.outputs])
+    })
+    return groups.map(nodes => own.filter(node => nodes.has(node)))
   }
 
   #kernel(nodes: readonly OnnxNode[], index: number): Kernel {
