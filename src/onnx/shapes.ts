@@ -4,6 +4,7 @@
  */
 import { FoveaError } from '../util/errors.ts'
 import { type DType, type HostTensor, type Shape, showShape, sizeOf, toNumbers } from '../util/host-tensor.ts'
+import { intOf } from './attributes.ts'
 import type { OnnxGraph, OnnxNode } from './model.ts'
 import { elementTypes } from './schema.ts'
 
@@ -76,10 +77,7 @@ interface Attributes {
 
 function attributesOf(node: OnnxNode): Attributes {
   return {
-    int(name, absent) {
-      const value = node.attributes[name]
-      return value && 'int' in value ? value.int : absent
-    },
+    int: (name, absent) => intOf(node.attributes[name], absent),
     ints(name) {
       const value = node.attributes[name]
       return value && 'ints' in value ? value.ints : undefined

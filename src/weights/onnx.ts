@@ -2,8 +2,10 @@
  * The weights of an ONNX model, layer by layer: initializers (or constants) that Conv, Gemm, MatMul and
  * BatchNormalization read, in the order of the nodes, brought from ONNX's layouts into Fovea's.
  */
+
+import { floatOf, intOf } from '../onnx/attributes.ts'
 import { decodeModel } from '../onnx/decode.ts'
-import type { Attribute, OnnxGraph, OnnxNode } from '../onnx/model.ts'
+import type { OnnxGraph, OnnxNode } from '../onnx/model.ts'
 import { FoveaError } from '../util/errors.ts'
 import { type HostTensor, sizeOf } from '../util/host-tensor.ts'
 import type { FileLayer, FileTensor } from './named-tensors.ts'
@@ -79,7 +81,7 @@ class Graph {
     const matrix = this.constant(node.inputs[1])
     if (matrix?.shape.length !== 2) return undefined
     const { transA, transB, alpha, beta } = node.attributes
-    if (intOf(transA, 0) !== 0 || floatOf(alpha) !== 1 || floatOf(beta) !== 1)
+    if (intOf(transA, 0) !== 0 || floatOf(alpha, 1) !== 1 || floatOf(beta, 1) !== 1)
       throw new FoveaError(
         `${this.where}: "${node.inputs[1]}": expected a Gemm without transA, alpha and beta, received one with them`,
       )
@@ -186,12 +188,4 @@ function permuted({ dtype, shape, data }: HostTensor, order: readonly number[]):
     }
   }
   return { dtype, shape: to, data: result }
-}
-
-function intOf(attribute: Attribute | undefined, otherwise: number): number {
-  return attribute && 'int' in attribute ? attribute.int : otherwise
-}
-
-function floatOf(attribute: Attribute | undefined): number {
-  return attribute && 'float' in attribute ? attribute.float : 1
 }

@@ -1,5 +1,7 @@
 /** The steps of a kernel, found backwards from what it writes: each value at the places where it is read. */
+import { intOf } from '../../onnx/attributes.ts'
 import type { OnnxNode } from '../../onnx/model.ts'
+import { normalizeAxis } from '../../util/broadcast.ts'
 import { type Shape, sizeOf, toNumbers } from '../../util/host-tensor.ts'
 import {
   type Access,
@@ -20,15 +22,7 @@ import { isProduct, weightsOf } from './weights.ts'
 const MOST_STEPS = 2500
 
 /** Operators that only move values: where a kernel reads what they give, it reads what they are given. */
-const moves: ReadonlySet<string> = new Set([
-  'Reshape',
-  'Identity',
-  'Tile',
-  'Expand',
-  'Split',
-  'Slice',
-  'Concat',
-])
+const moves: ReadonlySet<string> = new Set(['Tile', 'Expand', 'Split', 'Slice', 'Concat'])
 
 export const isMove = ({ op }: OnnxNode): boolean => moves.has(op)
 
@@ -143,7 +137,6 @@ export class Expression {
 
   #moved(node: OnnxNode, name: string, access: Access): Operand {
     const [input] = node.inputs as [string]
-    if (this.#body.isAlias(node)) return this.#at(input, access)
     const { shape } = this.#body.typeOf(name)
     const { shape: from } = this.#body.typeOf(input)
     if (node.op === 'Expand') return this.#at(input, this.#broadcast(access, shape, input))
@@ -168,10 +161,8 @@ export class Expression {
       }
       case 'Slice':
         return read(input, this.#sliced(node, indices, from), from)
-      case 'Concat':
-        return this.#concatenated(node, indices, shape)
       default:
-        throw new Unfit(`${node.op} of what is not in the kernels' memory`)
+        return this.#concatenated(node, indices, shape)
     }
   }
 
@@ -180,7 +171,7 @@ export class Expression {
     const axes = node.inputs[3] ? this.#integers(node, 3) : starts.map((_, i) => i)
     const steps = node.inputs[4] ? this.#integers(node, 4) : starts.map(() => 1)
     return axes.reduce<readonly Access[]>((sliced, given, i) => {
-      const axis = given < 0 ? given + from.length : given
+      const axis = normalizeAxis(node.op, given, from.length)
       const start = starts[i]! < 0 ? starts[i]! + from[axis]! : starts[i]!
       const { offset, strides, lanes } = sliced[axis]!
       const step = steps[i]!
@@ -249,9 +240,8 @@ export class Expression {
     return sum ?? { constant: 0 }
   }
 
-  #axisOf({ attributes }: OnnxNode, { length }: Shape): number {
-    const axis = attributes.axis && 'int' in attributes.axis ? attributes.axis.int : 0
-    return axis < 0 ? axis + length : axis
+  #axisOf({ op, attributes }: OnnxNode, { length }: Shape): number {
+    return normalizeAxis(op, intOf(attributes.axis, 0), length)
   }
 
   #integers(node: OnnxNode, index: number): readonly number[] {

@@ -1,5 +1,6 @@
 /** Kernels: what is computed in one pass over memory, as loops around a few operations on four values each. */
-import type { Attribute, OnnxNode } from '../../onnx/model.ts'
+import { floatOf } from '../../onnx/attributes.ts'
+import type { OnnxNode } from '../../onnx/model.ts'
 import { sizeOf } from '../../util/host-tensor.ts'
 import type { Access } from './access.ts'
 
@@ -94,7 +95,7 @@ export function stepsOf(
         { op: 'Min', operands: [{ step: at }, most!] },
       ]
     case 'HardSigmoid':
-      return hardSigmoidSteps(x!, numberOf(attributes.alpha, 0.2), numberOf(attributes.beta, 0.5), at)
+      return hardSigmoidSteps(x!, floatOf(attributes.alpha, 0.2), floatOf(attributes.beta, 0.5), at)
     case 'Reshape':
       return [{ op: 'Identity', operands }]
     default:
@@ -114,9 +115,6 @@ function hardSigmoidSteps(x: Operand, alpha: number, beta: number, at: number): 
     { op: 'Max', operands: [{ step: at + 2 }, { constant: 0 }] },
   ]
 }
-
-const numberOf = (value: Attribute | undefined, absent: number): number =>
-  value && 'float' in value ? value.float : absent
 
 /** The tensors that a kernel reads. */
 export function namesReadBy({ steps }: Kernel): string[] {

@@ -1,4 +1,5 @@
 /** Products of a constant matrix and a value, as kernels see them. */
+import { floatOf, intOf } from '../../onnx/attributes.ts'
 import type { OnnxNode } from '../../onnx/model.ts'
 import { toNumbers } from '../../util/host-tensor.ts'
 import type { StepBody } from './step-body.ts'
@@ -20,18 +21,14 @@ const known = new WeakMap<OnnxNode, Weights>()
 export function weightsOf(node: OnnxNode, body: StepBody): Weights | undefined {
   const { inputs, attributes } = node
   const matrix = body.constant(inputs[0]!)
-  const others = Object.entries(attributes).filter(([name]) => name !== 'transA' && name !== 'alpha')
-  const isNone = (attribute: (typeof others)[number][1]) => 'int' in attribute && attribute.int === 0
-  const { alpha, transA } = attributes
-  const isScaled = alpha && !('float' in alpha && alpha.float === 1)
-  if (matrix?.shape.length !== 2 || inputs.length > 2 || isScaled) return undefined
-  if (others.some(([, attribute]) => !isNone(attribute))) return undefined
+  const { alpha, transA, ...others } = attributes
+  const isPlain = floatOf(alpha, 1) === 1 && Object.values(others).every(other => intOf(other, 1) === 0)
+  if (matrix?.shape.length !== 2 || inputs.length > 2 || !isPlain) return undefined
   const before = known.get(node)
   if (before) return before
   const [m, n] = matrix.shape as [number, number]
   const numbers = toNumbers(matrix)
-  const isTransposed = transA !== undefined && 'int' in transA && transA.int === 1
-  const weights = isTransposed
+  const weights = intOf(transA, 0)
     ? { rows: n, columns: m, values: numbers.map((_, i) => numbers[(i % m) * n + Math.floor(i / m)]!) }
     : { rows: m, columns: n, values: numbers }
   known.set(node, weights)
