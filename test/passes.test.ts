@@ -124,6 +124,23 @@ describe('layers', () => {
     expect(await trained(steps[2], program)).toEqual(one)
   })
 
+  // Tiles that fill a map, and that do not; some maps are one tile, or have no tile between their edges.
+  test.for([
+    [8, 16],
+    [9, 16],
+    [14, 8],
+    [16, 8],
+    [23, 8],
+    [32, 4],
+  ])('tiles of maps of %i, minibatches of %i', async ([extent, batchSize]) => {
+    const layers = summing['convolution by minimal filtering']!()
+    const program = compiled(layers, extent!, batchSize!)
+    const expected = await trained(whole, program, extent)
+    const found = await trained(steps[2], program, extent)
+    for (const [name, tensor] of Object.entries(expected))
+      expect(worstOf(tensor, found[name]!), name).toBeLessThan(2e-6)
+  })
+
   // Where a pooled map is left over, a sum's rows come from several parts of a concatenation.
   test.for([
     [14, 8],

@@ -43,6 +43,19 @@ export class NeedsUnrolling extends Error {
   }
 }
 
+/** What a kernel does depends on whether this loop's index has reached one of `bounds`: a kernel for each part. */
+export class NeedsParts extends Error {
+  readonly loop: number
+  /** Where parts begin, but for the first. */
+  readonly bounds: readonly number[]
+
+  constructor(loop: number, bounds: readonly number[]) {
+    super(`parts of loop ${loop} at ${bounds.join()}`)
+    this.loop = loop
+    this.bounds = bounds
+  }
+}
+
 /**
  * The index along each axis of a tensor, each an affine function of the loops as the access is.
  *
@@ -108,6 +121,12 @@ export const unrolled = (access: Access, loop: number, extent: number): Access[]
     offset: access.offset + i * access.strides[loop]!,
     strides: access.strides.toSpliced(loop, 1),
   }))
+
+/** The access of a loop's turns from `from` on; without the loop where that is one turn. */
+export const partOfAccess = (access: Access, loop: number, from: number, isOne: boolean): Access => ({
+  ...moved(access, from * access.strides[loop]!),
+  strides: isOne ? access.strides.toSpliced(loop, 1) : access.strides,
+})
 
 const mapped = ({ offset, strides, lanes }: Access, change: (value: number) => number): Access => ({
   offset: change(offset),

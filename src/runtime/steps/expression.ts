@@ -16,7 +16,7 @@ import {
 } from './access.ts'
 import { isElementwise, type KernelStep, type Operand, operandsOf, stepsOf } from './kernel.ts'
 import type { StepBody } from './step-body.ts'
-import { isProduct, weightsOf } from './weights.ts'
+import { isProduct, termsOf, weightsOf } from './weights.ts'
 
 /** More operations than this in one turn are more code than a processor keeps at hand. */
 const MOST_STEPS = 2500
@@ -220,17 +220,9 @@ export class Expression {
     const { shape: from } = this.#body.typeOf(right)
     const indices = indicesOf(access, shape, this.#loops)
     const axis = shape.length - 2
-    const loop = varyingLoop(indices[axis]!)
-    if (loop !== undefined) throw new NeedsUnrolling(loop)
-    const row = indices[axis]!.offset * matrix.columns
-    const weights = matrix.values.slice(row, row + matrix.columns)
     let sum: Operand | undefined
-    for (const [column, weight] of weights.entries()) {
-      if (weight === 0) continue
-      const value = this.#at(
-        right,
-        accessOf(indices.with(axis, moved(this.#still, column)), from, this.#loops),
-      )
+    for (const { weight, column } of termsOf(matrix, indices[axis]!, this.#loops)) {
+      const value = this.#at(right, accessOf(indices.with(axis, column), from, this.#loops))
       const factor = { constant: weight }
       const step: KernelStep = sum
         ? { op: 'MultiplyAdd', operands: [value, factor, sum] }

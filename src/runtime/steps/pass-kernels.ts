@@ -2,8 +2,10 @@
 import {
   type Access,
   LANES,
+  NeedsParts,
   NeedsSplit,
   NeedsUnrolling,
+  partOfAccess,
   splitAccess,
   splitLoops,
   Unfit,
@@ -115,77 +117,136 @@ function summedUp(
 const divisors = (value: number, most: number): number[] =>
   Array.from({ length: most }, (_, i) => most - i).filter(divisor => value % divisor === 0)
 
-export interface BuiltKernel {
-  readonly kernel: Kernel
-  /** What it reads from memory, and what it computes on the way. */
+export interface BuiltKernels {
+  /** In any order. */
+  readonly kernels: readonly Kernel[]
+  /** What they read from memory, and what they compute on the way. */
   readonly leaves: ReadonlySet<string>
   readonly inner: ReadonlySet<string>
 }
 
 /**
- * One kernel for roots of the same loops.
+ * Kernels for roots of the same loops: one, or as many as the loops have parts that need code of their own.
  *
  * @throws Unfit where no kernel can compute them
  */
-export function passKernel(
+export function passKernels(
   body: StepBody,
   isLeaf: (name: string) => boolean,
   roots: readonly [Root, ...Root[]],
   name: string,
+): BuiltKernels {
+  const { loops } = roots[0]
+  const places = roots.flatMap(root => root.places.map(place => ({ root, ...place })))
+  const isLine = roots.some(({ summed }) => summed !== undefined)
+  const built = kernelsOf(body, isLeaf, { loops, places, isLine }, name)
+  const all = (names: (kernel: BuiltKernel) => ReadonlySet<string>) =>
+    built.map(names).reduce((a, b) => a.union(b))
+  return {
+    kernels: built.map(({ kernel }) => kernel),
+    leaves: all(({ leaves }) => leaves),
+    inner: all(({ inner }) => inner),
+  }
+}
+
+/** What a kernel writes, and in which loops. */
+interface Scope {
+  /** Whether nothing is won by more turns in one. */
+  readonly isLine: boolean
+  readonly loops: readonly number[]
+  readonly places: readonly (Place & { readonly root: Root })[]
+}
+
+interface BuiltKernel {
+  readonly kernel: Kernel
+  readonly leaves: ReadonlySet<string>
+  readonly inner: ReadonlySet<string>
+}
+
+/** Tries loops until they are such that each turn does the same. */
+function kernelsOf(
+  body: StepBody,
+  isLeaf: (name: string) => boolean,
+  scope: Scope,
+  name: string,
+): BuiltKernel[] {
+  try {
+    const built = kernelOf(body, isLeaf, scope, name)
+    const longer = built.kernel.steps.length <= SHORT ? withLine(scope) : undefined
+    return longer ? kernelsOf(body, isLeaf, longer, name) : [built]
+  } catch (error) {
+    return changed(scope, error).flatMap(part => kernelsOf(body, isLeaf, part, name))
+  }
+}
+
+/** The scopes that an error asks for in the place of one. */
+function changed(scope: Scope, error: unknown): Scope[] {
+  if (error instanceof NeedsSplit) return [split(scope, error)]
+  if (error instanceof NeedsUnrolling) return [unrolledAt(scope, error.loop)]
+  if (error instanceof NeedsParts) return parts(scope, error)
+  throw error
+}
+
+function withAccesses(
+  scope: Scope,
+  loops: readonly number[],
+  change: (access: Access) => readonly Access[],
+): Scope {
+  return {
+    ...scope,
+    loops,
+    places: scope.places.flatMap(({ root, read, write }) => {
+      const writes = change(write)
+      return change(read).map((own, i) => ({ root, read: own, write: writes[i]! }))
+    }),
+  }
+}
+
+const split = (scope: Scope, at: NeedsSplit): Scope =>
+  withAccesses(scope, splitLoops(scope.loops, at), access => [splitAccess(access, at)])
+
+function unrolledAt(scope: Scope, loop: number): Scope {
+  const { loops } = scope
+  if (loops.length === 1) throw new Unfit('nothing but one turn')
+  return withAccesses(scope, loops.toSpliced(loop, 1), access => unrolled(access, loop, loops[loop]!))
+}
+
+function parts(scope: Scope, { loop, bounds }: NeedsParts): Scope[] {
+  const { loops } = scope
+  const ends = [...bounds, loops[loop]!]
+  return [0, ...bounds].map((from, i) => {
+    const turns = ends[i]! - from
+    const own = turns > 1 || loops.length === 1 ? loops.with(loop, turns) : loops.toSpliced(loop, 1)
+    return withAccesses(scope, own, access => [partOfAccess(access, loop, from, own.length < loops.length)])
+  })
+}
+
+/** With as many turns of the innermost loop in one as make a line of a cache; undefined: it is so, or cannot be. */
+function withLine(scope: Scope): Scope | undefined {
+  const last = scope.loops.length - 1
+  const turns = scope.loops[last]!
+  if (scope.isLine || turns % TURNS !== 0) return undefined
+  const lines = { ...(turns > TURNS ? split(scope, new NeedsSplit(last, TURNS)) : scope), isLine: true }
+  return lines.loops.length > 1 ? unrolledAt(lines, lines.loops.length - 1) : lines
+}
+
+/** One kernel, in these loops; throws what they would have to be. */
+function kernelOf(
+  body: StepBody,
+  isLeaf: (name: string) => boolean,
+  { loops, places }: Scope,
+  name: string,
 ): BuiltKernel {
-  let loops = roots[0].loops
-  let places = roots.flatMap(root => root.places.map(place => ({ root, place })))
-  const change = (how: (access: Access) => Access[]) => {
-    places = places.flatMap(({ root, place }) => {
-      const writes = how(place.write)
-      return how(place.read).map((read, i) => ({ root, place: { read, write: writes[i]! } }))
-    })
-  }
-  const unroll = (loop: number) => {
-    const extent = loops[loop]!
-    change(access => unrolled(access, loop, extent))
-    loops = loops.toSpliced(loop, 1)
-  }
-  const split = (at: NeedsSplit) => {
-    change(access => [splitAccess(access, at)])
-    loops = splitLoops(loops, at)
-  }
-  let isLong = roots.some(({ summed }) => summed !== undefined)
-  for (;;)
-    try {
-      const expression = new Expression(body, isLeaf, loops)
-      const results = places.map(({ root, place }): KernelResult => {
-        const step =
-          root.summed === undefined
-            ? expression.computedAt(root.name, place.read)
-            : expression.readAt(root.summed, place.read)
-        return { tensor: root.tensor, at: place.write, step }
-      })
-      const last = loops.length - 1
-      if (!isLong && expression.steps.length <= SHORT && loops[last]! % TURNS === 0 && loops[last]! > 1) {
-        isLong = true
-        if (loops[last]! > TURNS) split(new NeedsSplit(last, TURNS))
-        if (loops.length > 1) unroll(loops.length - 1)
-        continue
-      }
-      const isSummed = (i: number) => places[i]!.root.summed !== undefined
-      const kernel = {
-        name,
-        loops,
-        steps: expression.steps,
-        stores: results.filter((_, i) => !isSummed(i)),
-        sums: summedUp(
-          expression,
-          results.filter((_, i) => isSummed(i)),
-          loops,
-        ),
-        updates: false,
-      }
-      return { kernel, leaves: expression.leaves, inner: expression.inner }
-    } catch (error) {
-      if (error instanceof NeedsSplit) split(error)
-      else if (error instanceof NeedsUnrolling && loops.length > 1) unroll(error.loop)
-      else if (error instanceof NeedsUnrolling) throw new Unfit('nothing but one turn')
-      else throw error
-    }
+  const expression = new Expression(body, isLeaf, loops)
+  const results = places.map(({ root, read, write }) => {
+    const isSum = root.summed !== undefined
+    const step = isSum ? expression.readAt(root.summed, read) : expression.computedAt(root.name, read)
+    return { isSum, result: { tensor: root.tensor, at: write, step } }
+  })
+  const resultsOf = (sums: boolean) =>
+    results.filter(({ isSum }) => isSum === sums).map(({ result }) => result)
+  const { steps, leaves, inner } = expression
+  const sums = summedUp(expression, resultsOf(true), loops)
+  const kernel: Kernel = { name, loops, steps, stores: resultsOf(false), sums, updates: false }
+  return { kernel, leaves, inner }
 }

@@ -2,7 +2,14 @@
 import type { OnnxNode } from '../../onnx/model.ts'
 import { Unfit } from './access.ts'
 import type { Kernel } from './kernel.ts'
-import { type BuiltKernel, blocksKernel, passKernel, type Root, sumRoots, valueRoot } from './pass-kernels.ts'
+import {
+  type BuiltKernels,
+  blocksKernel,
+  passKernels,
+  type Root,
+  sumRoots,
+  valueRoot,
+} from './pass-kernels.ts'
 import { Passes } from './passes.ts'
 import type { StepBody } from './step-body.ts'
 import type { Updates } from './updates.ts'
@@ -34,7 +41,7 @@ export function phasesOf(body: StepBody, updates: Updates, needed: ReadonlySet<s
 /** Roots of one kernel. */
 interface Group {
   readonly roots: readonly [Root, ...Root[]]
-  readonly built: BuiltKernel
+  readonly built: BuiltKernels
 }
 
 class Schedule {
@@ -80,7 +87,7 @@ class Schedule {
       const stages = phase as Group[][]
       for (const { summed, tensor, size } of stages.flat().flatMap(({ roots }) => roots))
         if (summed !== undefined) extra.set(tensor, size)
-      return { stages: stages.map(groups => groups.map(({ built }) => built.kernel)) }
+      return { stages: stages.map(groups => groups.flatMap(({ built }) => built.kernels)) }
     })
     return { phases, extra }
   }
@@ -129,7 +136,7 @@ class Schedule {
       const kernel = blocksKernel(this.#body, root, node.name ?? '')
       stages[own]!.push({
         roots: [root],
-        built: { kernel, leaves: new Set([root.tensor]), inner: new Set() },
+        built: { kernels: [kernel], leaves: new Set([root.tensor]), inner: new Set() },
       })
     }
   }
@@ -171,7 +178,7 @@ class Schedule {
     for (const roots of ways)
       try {
         const name = this.#body.producerOf(roots[0].name)!.name ?? ''
-        return { roots, built: passKernel(this.#body, this.#isLeaf, roots, name) }
+        return { roots, built: passKernels(this.#body, this.#isLeaf, roots, name) }
       } catch (error) {
         if (!(error instanceof Unfit)) throw error
         unfit = error

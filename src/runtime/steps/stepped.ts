@@ -110,6 +110,12 @@ interface KernelRange {
   readonly last: number
 }
 
+interface MeasuredKernel {
+  readonly kernel: Kernel
+  /** In each step. */
+  readonly seconds: readonly number[]
+}
+
 class SteppedProgram implements LoadedProgram {
   readonly readsShared = true
   readonly inputs: readonly DeclaredInput[]
@@ -301,29 +307,33 @@ class SteppedProgram implements LoadedProgram {
       return measured.flatMap(({ steps, seconds, kernels }) => {
         const own = calls.map(runs => runs.splice(0, steps))
         if (steps === 0 || own.some(runs => runs.length < steps)) return []
-        const timings = this.#kernels.map((kernel, i) => this.#timing(kernel, kernels[i]!))
-        return [{ seconds, nodes: [...own.flatMap(loopTimings), ...timings] }]
+        const measuredKernels = this.#kernels.map((kernel, i) => ({ kernel, seconds: kernels[i]! }))
+        // Parts of one pass have one name.
+        const passes = [...Map.groupBy(measuredKernels, ({ kernel }) => kernel.name).values()]
+        return [{ seconds, nodes: [...own.flatMap(loopTimings), ...passes.map(pass => this.#timing(pass))] }]
       })
     } finally {
       await recording.discard()
     }
   }
 
-  #timing(kernel: Kernel, seconds: readonly number[]): NodeTiming {
-    const { name, updates } = kernel
-    const typeOf = (tensor: string) => {
-      const { dtype, shape } = this.#tensors[tensor]!
-      return { dtype, shape }
-    }
+  #timing(pass: readonly MeasuredKernel[]): NodeTiming {
+    const { kernel, seconds } = pass[0]!
+    const steps = seconds.map((_, step) => pass.reduce((sum, part) => sum + part.seconds[step]!, 0))
+    const typesOf = (names: (kernel: Kernel) => readonly string[]) =>
+      [...new Set(pass.flatMap(part => names(part.kernel)))].map(tensor => {
+        const { dtype, shape } = this.#tensors[tensor]!
+        return { dtype, shape }
+      })
     return {
-      name,
-      op: updates ? 'Update' : 'Pass',
+      name: kernel.name,
+      op: kernel.updates ? 'Update' : 'Pass',
       loop: LOOP,
-      calls: seconds.length,
-      seconds: seconds.reduce((sum, value) => sum + value, 0),
-      medianSeconds: median(seconds),
-      inputs: namesReadBy(kernel).map(typeOf),
-      outputs: namesWrittenBy(kernel).map(typeOf),
+      calls: steps.length,
+      seconds: steps.reduce((sum, value) => sum + value, 0),
+      medianSeconds: median(steps),
+      inputs: typesOf(namesReadBy),
+      outputs: typesOf(namesWrittenBy),
     }
   }
 
