@@ -59,9 +59,25 @@ export function termsOf(weights: Weights, row: Access, loops: readonly number[])
   }
   const { columns, values } = weights
   const own = values.slice(row.offset * columns, (row.offset + 1) * columns)
+  const count = own.filter(weight => weight !== 0).length
+  for (const { i, extent } of varying) {
+    const error = count >= LEAST_REUSE * shifts[i]! && shifts[i]! > 0 ? together(i, extent) : undefined
+    if (error) throw error
+  }
   return own.flatMap((weight, column) =>
     weight === 0 ? [] : [{ weight, column: { offset: column, strides: shifts, lanes: 0 } }],
   )
+}
+
+/** Rows that read a value so often are computed together, so that it is loaded once. */
+const LEAST_REUSE = 2
+const MOST_TOGETHER = 4
+
+/** What makes some turns of a loop one; undefined: nothing does. */
+function together(loop: number, extent: number): Error | undefined {
+  if (extent <= MOST_TOGETHER) return new NeedsUnrolling(loop)
+  const rows = [MOST_TOGETHER, 3, 2].find(count => extent % count === 0)
+  return rows === undefined ? undefined : new NeedsSplit(loop, rows)
 }
 
 /** Rows that a loop goes through. */
@@ -117,7 +133,7 @@ function shiftOf({ columns, values }: Weights, row: number, other: number): numb
 
 /** Runs that are worth kernels of their own: a long one, and what is different at its ends. */
 const areParts = (runs: readonly Run[], extent: number): boolean =>
-  extent >= 4 && runs.length <= 3 && Math.max(...runs.map(({ turns }) => turns)) * 2 >= extent
+  extent >= 4 && Math.max(...runs.map(({ turns }) => turns)) * 2 >= extent
 
 /** What makes the turns of a loop alike, with the least code. */
 function dividing(
