@@ -6,6 +6,11 @@ export function intOf(attribute: Attribute | undefined, otherwise: number): numb
   return attribute && 'int' in attribute ? attribute.int : otherwise
 }
 
+/** A list of integers; empty where there is none. */
+export function intsOf(attribute: Attribute | undefined): readonly number[] {
+  return attribute && 'ints' in attribute ? attribute.ints : []
+}
+
 /** A floating-point number; `otherwise` where there is none. */
 export function floatOf(attribute: Attribute | undefined, otherwise: number): number {
   return attribute && 'float' in attribute ? attribute.float : otherwise

@@ -1,5 +1,5 @@
 /** The steps of a kernel, found backwards from what it writes: each value at the places where it is read. */
-import { intOf } from '../../onnx/attributes.ts'
+import { intOf, intsOf } from '../../onnx/attributes.ts'
 import type { OnnxNode } from '../../onnx/model.ts'
 import { normalizeAxis } from '../../util/broadcast.ts'
 import { type Shape, sizeOf, toNumbers } from '../../util/host-tensor.ts'
@@ -24,7 +24,10 @@ const MOST_STEPS = 2500
 /** Operators that only move values: where a kernel reads what they give, it reads what they are given. */
 const moves: ReadonlySet<string> = new Set(['Tile', 'Expand', 'Split', 'Slice', 'Concat'])
 
-export const isMove = ({ op }: OnnxNode): boolean => moves.has(op)
+/** Whether a node is one of those, or a transpose that leaves rows whole. */
+export const isMove = ({ op, attributes }: OnnxNode): boolean =>
+  moves.has(op) ||
+  (op === 'Transpose' && intsOf(attributes.perm).at(-1) === intsOf(attributes.perm).length - 1)
 
 export class Expression {
   readonly steps: KernelStep[] = []
@@ -158,6 +161,14 @@ export class Expression {
         const parts = this.#integers(node, 1)
         const start = parts.slice(0, node.outputs.indexOf(name)).reduce((sum, extent) => sum + extent, 0)
         return read(input, indices.with(axis, moved(indices[axis]!, start)), from)
+      }
+      case 'Transpose': {
+        const axes = intsOf(node.attributes.perm)
+        return read(
+          input,
+          from.map((_, axis) => indices[axes.indexOf(axis)]!),
+          from,
+        )
       }
       case 'Slice':
         return read(input, this.#sliced(node, indices, from), from)

@@ -172,6 +172,8 @@ function kernelsOf(
 ): BuiltKernel[] {
   try {
     const built = kernelOf(body, isLeaf, scope, name)
+    const ordered = inOrder(scope, body, built)
+    if (ordered) return kernelsOf(body, isLeaf, ordered, name)
     const longer = built.kernel.steps.length <= SHORT ? withLine(scope) : undefined
     return longer ? kernelsOf(body, isLeaf, longer, name) : [built]
   } catch (error) {
@@ -219,6 +221,22 @@ function parts(scope: Scope, { loop, bounds }: NeedsParts): Scope[] {
     const own = turns > 1 || loops.length === 1 ? loops.with(loop, turns) : loops.toSpliced(loop, 1)
     return withAccesses(scope, own, access => [partOfAccess(access, loop, from, own.length < loops.length)])
   })
+}
+
+/** With loops in the order of the largest value that is read, if it is larger than what is written; undefined: they are. */
+function inOrder(scope: Scope, body: StepBody, { kernel }: BuiltKernel): Scope | undefined {
+  const { loops, places, isLine } = scope
+  const reads = kernel.steps.flatMap(({ operands }) => operands.flatMap(o => ('tensor' in o ? o : [])))
+  const [first] = reads.toSorted((a, b) => body.sizeOf(b.tensor) - body.sizeOf(a.tensor))
+  if (isLine || !first || body.sizeOf(first.tensor) <= places[0]!.root.size) return undefined
+  const { strides } = first.at
+  const order = loops.map((_, loop) => loop).sort((a, b) => strides[b]! - strides[a]!)
+  if (strides.includes(0) || order.every((loop, i) => loop === i)) return undefined
+  return withAccesses(
+    scope,
+    order.map(loop => loops[loop]!),
+    access => [{ ...access, strides: order.map(loop => access.strides[loop]!) }],
+  )
 }
 
 /** With as many turns of the innermost loop in one as make a line of a cache; undefined: it is so, or cannot be. */

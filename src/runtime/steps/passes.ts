@@ -33,14 +33,21 @@ export class Passes {
   readonly #body: StepBody
   readonly #updates: Updates
   readonly #refused: ReadonlySet<OnnxNode>
+  readonly #apart: ReadonlySet<string>
+  /** By what kernels write. */
+  readonly #within = new Map<string, readonly string[]>()
   readonly #kinds = new Map<OnnxNode, PassKind | undefined>()
   readonly #chosen = new Map<OnnxNode, PassKind>()
 
-  /** @param refused nodes that no kernel can compute after all */
-  constructor(body: StepBody, updates: Updates, refused: ReadonlySet<OnnxNode>) {
+  /**
+   * @param refused nodes that no kernel can compute after all
+   * @param apart weighted rows that kernels of their own are to write
+   */
+  constructor(body: StepBody, updates: Updates, refused: ReadonlySet<OnnxNode>, apart: ReadonlySet<string>) {
     this.#body = body
     this.#updates = updates
     this.#refused = refused
+    this.#apart = apart
     for (const chain of this.#chains())
       if (this.#saved(chain) > 0) for (const node of chain) this.#chosen.set(node, this.#kindOf(node)!)
     for (const node of this.#between()) this.#chosen.set(node, this.#kindOf(node)!)
@@ -152,8 +159,8 @@ export class Passes {
   }
 
   /**
-   * The values that kernels write: what others read, sums and weighted rows, what a larger value is computed from,
-   * and what several kernels would compute again from more than one large value.
+   * The values that kernels write: what others read, sums, weighted rows that do not end in one other value, what a
+   * larger value is computed from, and what several kernels would compute again from more than one large value.
    */
   roots(needed: ReadonlySet<string>): Set<string> {
     const nodes = this.#body.nodes.filter(node => this.#chosen.has(node))
@@ -170,7 +177,29 @@ export class Passes {
       // What passes through one value further on can be written there.
       if (this.#isLarge(name) && ways.size === 1 && from.size > 1 && after.size > 1) roots.add(name)
     }
+    for (const { name, node } of names) {
+      const end = this.#chosen.get(node) === 'weighted' ? this.#endOf(name, roots, needed) : undefined
+      if (end === undefined || this.#apart.has(name)) continue
+      roots.delete(name)
+      this.#within.set(end, [...(this.#within.get(end) ?? []), name])
+    }
     return roots
+  }
+
+  /** The weighted rows that are computed within the kernel that writes a value. */
+  within(root: string): readonly string[] {
+    return this.#within.get(root) ?? []
+  }
+
+  /** The value that another becomes, element by element, if it becomes nothing else. */
+  #endOf(name: string, roots: ReadonlySet<string>, needed: ReadonlySet<string>): string | undefined {
+    const [reader, ...others] = this.#body.realReadersOf(name)
+    if (!reader || others.length > 0 || this.#isNeeded(name, needed)) return undefined
+    const [after] = reader.outputs as [string]
+    const isAlike =
+      this.#chosen.get(reader) === 'elementwise' && this.#body.sizeOf(after) === this.#body.sizeOf(name)
+    if (!isAlike) return undefined
+    return roots.has(after) ? after : this.#endOf(after, roots, needed)
   }
 
   /** What becomes of each value; the last of them first. */

@@ -28,13 +28,15 @@ export interface Phases {
 /** @param needed values of the step that are read after it */
 export function phasesOf(body: StepBody, updates: Updates, needed: ReadonlySet<string>): Phases {
   const refused = new Set<OnnxNode>()
+  const apart = new Set<string>()
   const known = new Map<string, Group>()
   for (;;) {
-    const passes = new Passes(body, updates, refused)
+    const passes = new Passes(body, updates, refused, apart)
     const schedule = new Schedule(body, updates, passes, needed, known)
     const phases = schedule.phases()
-    if (schedule.refused.size === 0) return phases
+    if (schedule.refused.size === 0 && schedule.apart.size === 0) return phases
     for (const node of schedule.refused) refused.add(node)
+    for (const name of schedule.apart) apart.add(name)
   }
 }
 
@@ -47,6 +49,8 @@ interface Group {
 class Schedule {
   /** Nodes that no kernel can compute after all: then the phases are of no use. */
   readonly refused = new Set<OnnxNode>()
+  /** Weighted rows that must be in memory: what is computed from them is too much for one kernel. */
+  readonly apart = new Set<string>()
   readonly #body: StepBody
   readonly #updates: Updates
   readonly #passes: Passes
@@ -117,7 +121,9 @@ class Schedule {
     const isSum = this.#passes.kindOf(node) === 'sum'
     const group = this.#knownGroup(name) ?? this.#groupOf(node, name)
     if (group instanceof Unfit) {
-      this.refused.add(group.node ?? node)
+      const within = this.#passes.within(name)
+      for (const rows of within) this.apart.add(rows)
+      if (within.length === 0) this.refused.add(group.node ?? node)
       return
     }
     this.#known.set(name, group)
@@ -159,7 +165,8 @@ class Schedule {
     const [root] = group.roots
     const isLarge = (name: string) =>
       (this.#body.producerOf(name) ? this.#body.sizeOf(name) : 0) * 4 > root.size
-    const isAlone = ({ name }: Root) => this.#passes.kindOf(this.#body.producerOf(name)!) === 'weighted'
+    const isAlone = ({ name }: Root) =>
+      this.#passes.kindOf(this.#body.producerOf(name)!) === 'weighted' || this.#passes.within(name).length > 0
     const at = groups.findIndex(
       ({ roots: [other], built: { leaves } }) =>
         !isAlone(root) &&
