@@ -59,9 +59,8 @@ export function termsOf(weights: Weights, row: Access, loops: readonly number[])
   }
   const { columns, values } = weights
   const own = values.slice(row.offset * columns, (row.offset + 1) * columns)
-  const count = own.filter(weight => weight !== 0).length
   for (const { i, extent } of varying) {
-    const error = count >= LEAST_REUSE * shifts[i]! && shifts[i]! > 0 ? together(i, extent) : undefined
+    const error = sharesTerms(own, shifts[i]!) ? together(i, extent) : undefined
     if (error) throw error
   }
   return own.flatMap((weight, column) =>
@@ -69,9 +68,15 @@ export function termsOf(weights: Weights, row: Access, loops: readonly number[])
   )
 }
 
-/** Rows that read a value so often are computed together, so that it is loaded once. */
-const LEAST_REUSE = 2
+/** Rows that share values are computed together, so that each is loaded once for all of them. */
 const MOST_TOGETHER = 4
+
+/** Whether a row and the same weights `shift` columns further read most values in common. */
+function sharesTerms(row: readonly number[], shift: number): boolean {
+  const used = row.flatMap((weight, column) => (weight === 0 ? [] : column))
+  const common = used.filter(column => (row[column - shift] ?? 0) !== 0)
+  return shift !== 0 && 2 * common.length >= used.length
+}
 
 /** What makes some turns of a loop one; undefined: nothing does. */
 function together(loop: number, extent: number): Error | undefined {
