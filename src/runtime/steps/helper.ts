@@ -2,7 +2,7 @@
 import { receiveMessageOnPort, workerData } from 'node:worker_threads'
 import { type Delivery, type HelperData, instantiate, isOpen, Runnable, slots } from './share.ts'
 
-const { control, memory, port, members } = workerData as HelperData
+const { control, memory, port, members, member } = workerData as HelperData
 const programs = new Map<number, Runnable>()
 
 for (let turn = 0; ; ) {
@@ -19,5 +19,5 @@ for (let turn = 0; ; ) {
         new Runnable(instantiate(delivery.module, memory), delivery.sizes, members),
       )
   }
-  programs.get(program)!.runShare(control, turn, first, last)
+  programs.get(program)!.runShare(control, turn, member, first, last)
 }

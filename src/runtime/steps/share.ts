@@ -10,11 +10,15 @@ export const slots = {
   program: 1,
   first: 2,
   last: 3,
-  /** The turn, and the next piece of work that nobody has taken: see {@link claimOf}. */
-  claim: 4,
   /** Pieces of this turn's work that are done. */
-  done: 5,
+  done: 4,
+  /** For each member, the turn and the next of its pieces that nobody has taken: see {@link claimOf}. */
+  claims: 5,
 } as const
+
+/** The numbers that so many threads share. */
+export const controlOf = (members: number): Int32Array<SharedArrayBuffer> =>
+  new Int32Array(new SharedArrayBuffer(4 * (slots.claims + members)))
 
 export interface HelperData {
   readonly control: Int32Array<SharedArrayBuffer>
@@ -22,6 +26,8 @@ export interface HelperData {
   /** Brings programs. */
   readonly port: MessagePort
   readonly members: number
+  /** Which of them this one is. */
+  readonly member: number
 }
 
 /** What threads must know of a kernel. */
@@ -49,8 +55,17 @@ interface Piece {
   readonly kernel: number
   readonly from: number
   readonly to: number
+  readonly stage: number
   /** How many pieces must be done before this one begins: those of earlier stages. */
   readonly after: number
+}
+
+/** The work of a turn. */
+interface Work {
+  /** By member: each takes its own first, so that what it wrote and what it reads next lie in its own cache. */
+  readonly pieces: readonly (readonly Piece[])[]
+  /** Of all members. */
+  readonly count: number
 }
 
 // In operations on vectors, of which a microsecond has some thousands: waking another thread takes longer than less
@@ -64,15 +79,25 @@ const PIECES_PER_MEMBER = 4
 const CLAIM_BITS = 12
 export const MOST_PIECES = 2 ** CLAIM_BITS - 1
 
-/** A claim says that pieces before `next` of a turn are taken; a turn is known by its lower bits. */
+/** A claim says that a member's pieces before `next` of a turn are taken; a turn is known by its lower bits. */
 export const claimOf = (turn: number, next: number): number => (turn << CLAIM_BITS) | next
+
+/** Lets members take pieces of a turn, or none of them. */
+export function setClaims(
+  control: Int32Array<SharedArrayBuffer>,
+  turn: number,
+  next: 0 | typeof MOST_PIECES,
+) {
+  for (let at: number = slots.claims; at < control.length; at++)
+    Atomics.store(control, at, claimOf(turn, next))
+}
 
 /**
  * Whether there may be pieces of a turn to take. What a turn is to run is changed only when it has been closed, so
  * that what was read of an open turn belongs together.
  */
 export function isOpen(control: Int32Array<SharedArrayBuffer>, turn: number): boolean {
-  const next = Atomics.load(control, slots.claim) - claimOf(turn, 0)
+  const next = Atomics.load(control, slots.claims) - claimOf(turn, 0)
   return next >= 0 && next < MOST_PIECES
 }
 
@@ -90,7 +115,7 @@ export class Runnable {
   readonly #functions: Functions
   readonly #sizes: readonly KernelSize[]
   readonly #members: number
-  readonly #pieces = new Map<number, readonly Piece[]>()
+  readonly #works = new Map<number, Work>()
 
   constructor(functions: Functions, sizes: readonly KernelSize[], members: number) {
     this.#functions = functions
@@ -100,7 +125,7 @@ export class Runnable {
 
   /** How many pieces the kernels from `first` to `last` (not included) are. */
   count(first: number, last: number): number {
-    return this.#piecesOf(first, last).length
+    return this.#workOf(first, last).count
   }
 
   /** All of it, by this thread alone. */
@@ -108,44 +133,71 @@ export class Runnable {
     for (let kernel = first; kernel < last; kernel++) this.#functions[kernel]!(0, this.#sizes[kernel]!.turns)
   }
 
-  /** Takes pieces of a turn's work until none is left. */
-  runShare(control: Int32Array<SharedArrayBuffer>, turn: number, first: number, last: number): void {
-    const pieces = this.#piecesOf(first, last)
+  /** Takes pieces of a turn's work until none is left: stage by stage, its own before those of others. */
+  runShare(
+    control: Int32Array<SharedArrayBuffer>,
+    turn: number,
+    member: number,
+    first: number,
+    last: number,
+  ): void {
+    const { pieces } = this.#workOf(first, last)
+    const end = this.#sizes[last - 1]!.stage
+    for (let stage = this.#sizes[first]!.stage; stage <= end; stage++)
+      for (let i = 0; i < this.#members; i++) {
+        const owner = (member + i) % this.#members
+        this.#take(control, turn, owner, pieces[owner]!, stage)
+      }
+  }
+
+  #take(
+    control: Int32Array<SharedArrayBuffer>,
+    turn: number,
+    owner: number,
+    pieces: readonly Piece[],
+    stage: number,
+  ): void {
     const begin = claimOf(turn, 0)
+    const slot = slots.claims + owner
     for (;;) {
-      const claim = Atomics.load(control, slots.claim)
-      const next = claim - begin
+      const claim = Atomics.load(control, slot)
       // Another turn's claim is far from this one's; a turn that has ended has no more pieces.
-      if (next < 0 || next >= pieces.length) return
-      if (Atomics.compareExchange(control, slots.claim, claim, claim + 1) !== claim) continue
-      const { kernel, from, to, after } = pieces[next]!
-      waitFor(control, after)
-      this.#functions[kernel]!(from, to)
+      const piece = pieces[claim - begin]
+      if (piece?.stage !== stage) return
+      if (Atomics.compareExchange(control, slot, claim, claim + 1) !== claim) continue
+      waitFor(control, piece.after)
+      this.#functions[piece.kernel]!(piece.from, piece.to)
       Atomics.add(control, slots.done, 1)
       Atomics.notify(control, slots.done)
     }
   }
 
-  #piecesOf(first: number, last: number): readonly Piece[] {
+  #workOf(first: number, last: number): Work {
     const key = first * this.#sizes.length * 2 + last
-    const known = this.#pieces.get(key)
+    const known = this.#works.get(key)
     if (known) return known
-    const pieces: Piece[] = []
+    const pieces = Array.from({ length: this.#members }, (): Piece[] => [])
+    let count = 0
     let after = 0
     let { stage } = this.#sizes[first]!
     for (let kernel = first; kernel < last; kernel++) {
       const size = this.#sizes[kernel]!
       if (size.stage !== stage) {
         stage = size.stage
-        after = pieces.length
+        after = count
       }
       const most = Math.min(size.turns, this.#members * PIECES_PER_MEMBER)
-      const count = Math.max(1, Math.min(most, Math.floor(size.work / LEAST_PIECE)))
-      const bound = (part: number) => Math.floor((size.turns * part) / count)
-      for (let i = 0; i < count; i++) pieces.push({ kernel, from: bound(i), to: bound(i + 1), after })
+      const parts = Math.max(1, Math.min(most, Math.floor(size.work / LEAST_PIECE)))
+      const bound = (part: number) => Math.floor((size.turns * part) / parts)
+      for (let i = 0; i < parts; i++) {
+        const member = Math.floor((i * this.#members) / parts)
+        pieces[member]!.push({ kernel, from: bound(i), to: bound(i + 1), stage, after })
+      }
+      count += parts
     }
-    this.#pieces.set(key, pieces)
-    return pieces
+    const work = { pieces, count }
+    this.#works.set(key, work)
+    return work
   }
 }
 

@@ -4,12 +4,13 @@ import { FoveaError } from '../../util/errors.ts'
 import { type Kernel, workOf } from './kernel.ts'
 import type { StepMemory } from './memory.ts'
 import {
-  claimOf,
+  controlOf,
   type HelperData,
   instantiate,
   isShared,
   MOST_PIECES,
   Runnable,
+  setClaims,
   slots,
   waitFor,
 } from './share.ts'
@@ -44,12 +45,12 @@ export class Team {
   /** @param threads that run the kernels, this one among them */
   constructor(memory: StepMemory, threads: number) {
     this.#memory = memory
-    this.#control = new Int32Array(new SharedArrayBuffer(4 * Object.keys(slots).length))
     const members = Math.min(threads, MOST_THREADS)
-    this.#helpers = Array.from({ length: members - 1 }, () => this.#helper(members))
+    this.#control = controlOf(members)
+    this.#helpers = Array.from({ length: members - 1 }, (_, i) => this.#helper(members, i + 1))
   }
 
-  #helper(members: number): Helper {
+  #helper(members: number, member: number): Helper {
     const { port1, port2 } = new MessageChannel()
     const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
     const data: HelperData = {
@@ -57,6 +58,7 @@ export class Team {
       memory: this.#memory.shared,
       port: port2,
       members,
+      member,
     }
     const worker = new Worker(new URL(`./helper.${extension}`, import.meta.url), {
       workerData: data,
@@ -104,18 +106,18 @@ export class Team {
     Atomics.store(control, slots.first, first)
     Atomics.store(control, slots.last, last)
     Atomics.store(control, slots.done, 0)
-    Atomics.store(control, slots.claim, claimOf(this.#turn, 0))
+    setClaims(control, this.#turn, 0)
     Atomics.store(control, slots.turn, this.#turn)
     Atomics.notify(control, slots.turn)
     try {
-      own.runShare(control, this.#turn, first, last)
+      own.runShare(control, this.#turn, 0, first, last)
       waitFor(control, count)
     } catch (error) {
       this.#broken = new FoveaError(`a kernel failed: ${(error as Error).message}`)
       throw this.#broken
     } finally {
       // A helper that comes late must not take what the next turn's numbers say for a piece of this one.
-      Atomics.store(control, slots.claim, claimOf(this.#turn, MOST_PIECES))
+      setClaims(control, this.#turn, MOST_PIECES)
     }
   }
 
