@@ -1,4 +1,4 @@
-/** The committed results: one file a day and kind of machine, to which each run adds its rows. */
+/** The committed results: one file a day and machine, to which each run adds its rows. */
 import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { writeFileAtomic } from '../src/train/files.ts'
@@ -8,8 +8,11 @@ import { markdown, type Report } from './table.ts'
 
 const folder = join(import.meta.dirname, 'results')
 
-const place = ({ date, machine }: Pick<Report, 'date' | 'machine'>) =>
-  join(folder, `${date}-${machine.cores}-cores`)
+/** As `2026-11-22-amd-epyc-2-cores`. */
+function place({ date, machine }: Pick<Report, 'date' | 'machine'>): string {
+  const words = machine.cpu.replace(/\((R|TM)\)/gi, ' ').match(/[a-z0-9]+/gi) ?? []
+  return join(folder, [date, ...words, machine.cores, 'cores'].join('-').toLowerCase())
+}
 
 /**
  * Before anything is measured: whether the day's file can take the rows.
