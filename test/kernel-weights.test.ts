@@ -20,6 +20,8 @@ function readBack(weights: Weights): { rows: number[][]; bodies: number } {
   const visit = (row: Access, loops: readonly number[]): void => {
     try {
       const terms = termsOf(weights, row, loops)
+      // Loops go forwards: addresses of kernels have no sign.
+      for (const { column } of terms) expect(Math.min(0, ...column.strides)).toBe(0)
       bodies++
       const turns = loops.reduce<number[][]>(
         (all, extent) => all.flatMap(turn => Array.from({ length: extent }, (_, i) => [...turn, i])),

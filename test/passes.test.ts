@@ -187,6 +187,8 @@ describe('any nodes', () => {
       outputs?: number,
     ) => string[]
     readonly ints: (...values: number[]) => string
+    /** A matrix that turns rows about: the last first. */
+    readonly mirror: () => string
   }
 
   function builder(): Builder {
@@ -203,6 +205,15 @@ describe('any nodes', () => {
       ints(...values) {
         const name = `c${constants.length}`
         constants.push({ name, tensor: hostTensor('int64', [values.length], values) })
+        return name
+      },
+      mirror() {
+        const name = `c${constants.length}`
+        const values = Array.from(
+          { length: ROWS * ROWS },
+          (_, i) => +((i % ROWS) + Math.floor(i / ROWS) === ROWS - 1),
+        )
+        constants.push({ name, tensor: hostTensor('float32', [ROWS, ROWS], values) })
         return name
       },
     }
@@ -236,6 +247,17 @@ describe('any nodes', () => {
       const tiled = b.emit('Tile', [first, b.ints(1, 8)])[0]!
       const wide = b.emit('Reshape', [x, b.ints((ROWS * COLUMNS) / 8, CHANNELS * 8)])[0]!
       const [sum] = b.emit('Add', [wide, tiled])
+      return b.emit('Reshape', [sum!, b.ints(...shape)])[0]!
+    },
+    rowsTurned(b, x) {
+      const flat = b.emit('Reshape', [x, b.ints(ROWS, COLUMNS * CHANNELS)])[0]!
+      const turned = b.emit('MatMul', [b.mirror(), flat])[0]!
+      return b.emit('Reshape', [turned, b.ints(...shape)])[0]!
+    },
+    columnsFirst(b, x, y) {
+      const turned = b.emit('Transpose', [x], { perm: { ints: [1, 0, 2] } })[0]!
+      const other = b.emit('Reshape', [y, b.ints(COLUMNS, ROWS, CHANNELS)])[0]!
+      const [sum] = b.emit('Add', [turned, other])
       return b.emit('Reshape', [sum!, b.ints(...shape)])[0]!
     },
     rowsScaled(b, x, y) {

@@ -25,9 +25,10 @@ const MOST_STEPS = 2500
 const moves: ReadonlySet<string> = new Set(['Tile', 'Expand', 'Split', 'Slice', 'Concat'])
 
 /** Whether a node is one of those, or a transpose that leaves rows whole. */
-export const isMove = ({ op, attributes }: OnnxNode): boolean =>
-  moves.has(op) ||
-  (op === 'Transpose' && intsOf(attributes.perm).at(-1) === intsOf(attributes.perm).length - 1)
+export function isMove({ op, attributes }: OnnxNode): boolean {
+  const axes = intsOf(attributes.perm)
+  return moves.has(op) || (op === 'Transpose' && axes.length > 0 && axes.at(-1) === axes.length - 1)
+}
 
 export class Expression {
   readonly steps: KernelStep[] = []
@@ -50,7 +51,7 @@ export class Expression {
   /**
    * The step that computes `name` at a place, even if it is a leaf.
    *
-   * @throws NeedsSplit, NeedsUnrolling where other loops are needed
+   * @throws NeedsSplit, NeedsParts, NeedsUnrolling where other loops are needed
    * @throws Unfit where no loops will do
    */
   computedAt(name: string, access: Access): number {

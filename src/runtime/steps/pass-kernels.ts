@@ -20,7 +20,7 @@ const BLOCKS = 16
 /** Columns of a sum that are summed at once: as many vectors as registers have room for. */
 const MOST_COLUMNS = 32
 /** Turns of the innermost loop that become one: a line of a cache. */
-const TURNS = 4
+const LINE = 4
 /** Bodies up to so many steps are made longer by that. */
 const SHORT = 600
 
@@ -151,7 +151,7 @@ export function passKernels(
 
 /** What a kernel writes, and in which loops. */
 interface Scope {
-  /** Whether nothing is won by more turns in one. */
+  /** Whether nothing is won by more turns in one: they are a line of a cache, or what they add up is all there is. */
   readonly isLine: boolean
   readonly loops: readonly number[]
   readonly places: readonly (Place & { readonly root: Root })[]
@@ -170,14 +170,20 @@ function kernelsOf(
   scope: Scope,
   name: string,
 ): BuiltKernel[] {
+  let built: BuiltKernel
   try {
-    const built = kernelOf(body, isLeaf, scope, name)
-    const ordered = inOrder(scope, body, built)
-    if (ordered) return kernelsOf(body, isLeaf, ordered, name)
-    const longer = built.kernel.steps.length <= SHORT ? withLine(scope) : undefined
-    return longer ? kernelsOf(body, isLeaf, longer, name) : [built]
+    built = kernelOf(body, isLeaf, scope, name)
   } catch (error) {
     return changed(scope, error).flatMap(part => kernelsOf(body, isLeaf, part, name))
+  }
+  const isShort = built.kernel.steps.length <= SHORT
+  const faster = inOrder(scope, body, built) ?? (isShort ? withLine(scope) : undefined)
+  if (!faster) return [built]
+  try {
+    return kernelsOf(body, isLeaf, faster, name)
+  } catch (error) {
+    if (error instanceof Unfit) return [built]
+    throw error
   }
 }
 
@@ -214,7 +220,8 @@ function unrolledAt(scope: Scope, loop: number): Scope {
 }
 
 function parts(scope: Scope, { loop, bounds }: NeedsParts): Scope[] {
-  const { loops } = scope
+  const { loops, places } = scope
+  if (places.some(({ write }) => write.strides[loop] === 0)) throw new Unfit('parts of a sum')
   const ends = [...bounds, loops[loop]!]
   return [0, ...bounds].map((from, i) => {
     const turns = ends[i]! - from
@@ -243,8 +250,8 @@ function inOrder(scope: Scope, body: StepBody, { kernel }: BuiltKernel): Scope |
 function withLine(scope: Scope): Scope | undefined {
   const last = scope.loops.length - 1
   const turns = scope.loops[last]!
-  if (scope.isLine || turns % TURNS !== 0) return undefined
-  const lines = { ...(turns > TURNS ? split(scope, new NeedsSplit(last, TURNS)) : scope), isLine: true }
+  if (scope.isLine || turns % LINE !== 0) return undefined
+  const lines = { ...(turns > LINE ? split(scope, new NeedsSplit(last, LINE)) : scope), isLine: true }
   return lines.loops.length > 1 ? unrolledAt(lines, lines.loops.length - 1) : lines
 }
 

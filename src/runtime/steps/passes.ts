@@ -34,8 +34,6 @@ export class Passes {
   readonly #updates: Updates
   readonly #refused: ReadonlySet<OnnxNode>
   readonly #apart: ReadonlySet<string>
-  /** By what kernels write. */
-  readonly #within = new Map<string, readonly string[]>()
   readonly #kinds = new Map<OnnxNode, PassKind | undefined>()
   readonly #chosen = new Map<OnnxNode, PassKind>()
 
@@ -160,9 +158,10 @@ export class Passes {
 
   /**
    * The values that kernels write: what others read, sums, weighted rows that do not end in one other value, what a
-   * larger value is computed from, and what several kernels would compute again from more than one large value.
+   * larger value is computed from, and what several kernels would compute again from more than one large value. With
+   * each, the weighted rows that are computed within its kernel.
    */
-  roots(needed: ReadonlySet<string>): Set<string> {
+  roots(needed: ReadonlySet<string>): ReadonlyMap<string, readonly string[]> {
     const nodes = this.#body.nodes.filter(node => this.#chosen.has(node))
     const names = nodes.flatMap(node => node.outputs.map(name => ({ name, node })))
     const roots = new Set(
@@ -177,18 +176,14 @@ export class Passes {
       // What passes through one value further on can be written there.
       if (this.#isLarge(name) && ways.size === 1 && from.size > 1 && after.size > 1) roots.add(name)
     }
+    const within = new Map<string, string[]>()
     for (const { name, node } of names) {
       const end = this.#chosen.get(node) === 'weighted' ? this.#endOf(name, roots, needed) : undefined
       if (end === undefined || this.#apart.has(name)) continue
       roots.delete(name)
-      this.#within.set(end, [...(this.#within.get(end) ?? []), name])
+      within.set(end, [...(within.get(end) ?? []), name])
     }
-    return roots
-  }
-
-  /** The weighted rows that are computed within the kernel that writes a value. */
-  within(root: string): readonly string[] {
-    return this.#within.get(root) ?? []
+    return new Map([...roots].map(name => [name, within.get(name) ?? []]))
   }
 
   /** The value that another becomes, element by element, if it becomes nothing else. */

@@ -55,7 +55,8 @@ class Schedule {
   readonly #updates: Updates
   readonly #passes: Passes
   readonly #needed: ReadonlySet<string>
-  readonly #roots: ReadonlySet<string>
+  /** What kernels write, and the weighted rows that are computed within. */
+  readonly #roots: ReadonlyMap<string, readonly string[]>
   /** Kernels of one root, of an earlier schedule too. */
   readonly #known: Map<string, Group>
   /** Even ones are ONNX Runtime's. */
@@ -121,7 +122,7 @@ class Schedule {
     const isSum = this.#passes.kindOf(node) === 'sum'
     const group = this.#knownGroup(name) ?? this.#groupOf(node, name)
     if (group instanceof Unfit) {
-      const within = this.#passes.within(name)
+      const within = this.#roots.get(name)!
       for (const rows of within) this.apart.add(rows)
       if (within.length === 0) this.refused.add(group.node ?? node)
       return
@@ -166,7 +167,7 @@ class Schedule {
     const isLarge = (name: string) =>
       (this.#body.producerOf(name) ? this.#body.sizeOf(name) : 0) * 4 > root.size
     const isAlone = ({ name }: Root) =>
-      this.#passes.kindOf(this.#body.producerOf(name)!) === 'weighted' || this.#passes.within(name).length > 0
+      this.#passes.kindOf(this.#body.producerOf(name)!) === 'weighted' || this.#roots.get(name)!.length > 0
     const at = groups.findIndex(
       ({ roots: [other], built: { leaves } }) =>
         !isAlone(root) &&

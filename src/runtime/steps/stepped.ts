@@ -308,7 +308,7 @@ class SteppedProgram implements LoadedProgram {
         const own = calls.map(runs => runs.splice(0, steps))
         if (steps === 0 || own.some(runs => runs.length < steps)) return []
         const measuredKernels = this.#kernels.map((kernel, i) => ({ kernel, seconds: kernels[i]! }))
-        // Parts of one pass have one name.
+        // Parts of one pass have one name, as have sums of blocks and what adds them up.
         const passes = [...Map.groupBy(measuredKernels, ({ kernel }) => kernel.name).values()]
         return [{ seconds, nodes: [...own.flatMap(loopTimings), ...passes.map(pass => this.#timing(pass))] }]
       })

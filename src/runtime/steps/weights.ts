@@ -128,10 +128,13 @@ function commonShift(
   return shifts.size === 1 ? shift : undefined
 }
 
+/** How much further right a row has another's weights. */
 function shiftOf({ columns, values }: Weights, row: number, other: number): number | undefined {
   const [a, b] = [row, other].map(i => values.slice(i * columns, (i + 1) * columns))
   const [first, second] = [a, b].map(own => own!.findIndex(weight => weight !== 0))
   const shift = second! - first!
+  // Kernels' loops go forwards.
+  if (shift < 0) return undefined
   const isMoved = a!.every((weight, column) => weight === (b![column + shift] ?? 0))
   return isMoved && b!.every((weight, column) => weight === (a![column - shift] ?? 0)) ? shift : undefined
 }
