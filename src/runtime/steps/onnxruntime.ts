@@ -152,8 +152,16 @@ export class NativeRuntime {
   }
 }
 
-/** As in node-process.ts; and threads that wait for the next run leave their cores to the kernels' threads. */
-const entries = { set_denormal_as_zero: '1', force_spinning_stop: '1' }
+/**
+ * As in node-process.ts; and threads that wait for the next run leave their cores to the kernels' threads. Within a run
+ * they wait for the next node as long as most take, and no longer: who else runs on the machine takes their place then,
+ * and there are as many of them as sessions.
+ */
+const entries = {
+  set_denormal_as_zero: '1',
+  force_spinning_stop: '1',
+  'intra_op.spin_duration_us': '50',
+}
 
 export class NativeSession {
   readonly #runtime: NativeRuntime
