@@ -260,6 +260,14 @@ describe('any nodes', () => {
       const [sum] = b.emit('Add', [turned, other])
       return b.emit('Reshape', [sum!, b.ints(...shape)])[0]!
     },
+    padded(b, x) {
+      const inner = b.emit('Slice', [x, b.ints(1, 3), b.ints(ROWS - 1, COLUMNS), b.ints(0, 1)])[0]!
+      return b.emit('Pad', [inner, b.ints(1, 0, 0, 1, 3, 0)])[0]!
+    },
+    channelsPadded(b, x) {
+      const some = b.emit('Slice', [x, b.ints(0), b.ints(8), b.ints(2)])[0]!
+      return b.emit('Pad', [some, b.ints(0, 0, 4, 0, 0, CHANNELS - 12)])[0]!
+    },
     rowsScaled(b, x, y) {
       const first = b.emit('Slice', [y, b.ints(0), b.ints(1), b.ints(2)])[0]!
       return b.emit('Mul', [x, first])[0]!

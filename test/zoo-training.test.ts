@@ -43,7 +43,7 @@ const budgets: Readonly<Record<string, Budget>> = {
   resnet20: { images: 96, epochs: 4, floor: 0.5 },
   resnet32: { images: 64, epochs: 4, floor: 0.5 },
   resnet56: { images: 32, epochs: 5, floor: 0.5 },
-  resnet50: { images: 16, epochs: 4, side: 32, floor: 0.5 },
+  resnet50: { images: 32, epochs: 6, side: 32, floor: 0.5 },
   'densenet-bc': { images: 16, epochs: 4, floor: 0.5 },
   xception: { images: 16, epochs: 4, side: 32, floor: 0.5 },
 }

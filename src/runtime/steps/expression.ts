@@ -9,6 +9,7 @@ import {
   extentOf,
   indicesOf,
   moved,
+  NeedsParts,
   NeedsSplit,
   NeedsUnrolling,
   Unfit,
@@ -22,7 +23,7 @@ import { isProduct, termsOf, weightsOf } from './weights.ts'
 const MOST_STEPS = 2500
 
 /** Operators that only move values: where a kernel reads what they give, it reads what they are given. */
-const moves: ReadonlySet<string> = new Set(['Tile', 'Expand', 'Split', 'Slice', 'Concat'])
+const moves: ReadonlySet<string> = new Set(['Tile', 'Expand', 'Split', 'Slice', 'Concat', 'Pad'])
 
 /** Whether a node is one of those, or a transpose that leaves rows whole. */
 export function isMove({ op, attributes }: OnnxNode): boolean {
@@ -171,6 +172,8 @@ export class Expression {
           from,
         )
       }
+      case 'Pad':
+        return this.#padded(node, indices, from)
       case 'Slice':
         return read(input, this.#sliced(node, indices, from), from)
       default:
@@ -195,6 +198,39 @@ export class Expression {
       }
       return sliced.with(axis, index)
     }, indices)
+  }
+
+  /** A constant around a value. */
+  #padded(node: OnnxNode, indices: readonly Access[], from: Shape): Operand {
+    const counts = this.#integers(node, 1)
+    const filler = node.inputs[2] ? this.#body.scalarConstant(node.inputs[2]) : 0
+    const isPlain = Object.keys(node.attributes).length === 0 && counts.length === 2 * from.length
+    if (!isPlain || filler === undefined || counts.some(count => count < 0))
+      throw new Unfit('Pad by no constant')
+    for (const [axis, extent] of from.entries()) {
+      const index = indices[axis]!
+      const [begin, end] = [counts[axis]!, counts[axis]! + extent]
+      const last = extentOf(index, this.#loops) - 1
+      if (last < begin || index.offset >= end) return { constant: filler }
+      if (index.offset < begin || last >= end) throw this.#crossing(index, [begin, end])
+    }
+    const own = indices.map((index, axis) => moved(index, -counts[axis]!))
+    return this.#at(node.inputs[0]!, accessOf(own, from, this.#loops))
+  }
+
+  /** What keeps an index on one side of each bound. */
+  #crossing(index: Access, bounds: readonly number[]): Error {
+    const loop = varyingLoop(index)
+    if (loop === undefined) return new Unfit('four values, of which some are within and some are not')
+    const stride = index.strides[loop]!
+    const turns = this.#loops[loop]!
+    const inTurn = extentOf({ ...index, strides: index.strides.with(loop, 0) }, this.#loops) - index.offset
+    // A turn in which a bound lies is a part by itself.
+    const ends = bounds
+      .map(bound => (bound - index.offset) / stride)
+      .flatMap(t => [Math.floor(t), Math.ceil(t)])
+    const inside = [...new Set(ends)].filter(turn => turn > 0 && turn < turns).sort((a, b) => a - b)
+    return inTurn <= stride && inside.length > 0 ? new NeedsParts(loop, inside) : new NeedsUnrolling(loop)
   }
 
   #concatenated(node: OnnxNode, indices: readonly Access[], shape: Shape): Operand {
