@@ -81,7 +81,13 @@ test('time adds up by pass, operator, layer and node, and counts are those of th
   expect(Math.abs(others / (program.bytes - inKernels) - 1)).toBeLessThan(0.01)
   // One pass each: the maps are read and the maxima written; the maps and a cotangent are read, and the maps' written.
   const [maps, maxima] = [4 * 26 * 26 * 32 * 32, 4 * 13 * 13 * 32 * 32]
-  expect([forward.bytes, backward.bytes]).toEqual([maps + maxima, 2 * maps + maxima])
+  expect([forward.bytes, backward.calls, backward.bytes]).toEqual([maps + maxima, 1, 2 * maps + maxima])
+  expect(
+    nodes
+      .filter(({ op }) => op === 'Pass')
+      .map(node => node.layer)
+      .sort(),
+  ).toEqual(['flatten_1', 'pool'])
   // Every node once a step; nothing of the warm-up.
   expect(new Set(nodes.map(({ calls }) => calls))).toEqual(new Set([1]))
   expect(steps).toBe(6)

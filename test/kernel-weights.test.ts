@@ -1,16 +1,7 @@
 /** Rows of constant weights, as kernels' loops go through them. */
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import {
-  type Access,
-  NeedsParts,
-  NeedsSplit,
-  NeedsUnrolling,
-  partOfAccess,
-  splitAccess,
-  splitLoops,
-  unrolled,
-} from '../src/runtime/steps/access.ts'
+import { type Access, NeedsLoops } from '../src/runtime/steps/access.ts'
 import { termsOf, type Weights } from '../src/runtime/steps/weights.ts'
 
 /** The matrix that loops read through terms, and how many bodies of code they need. */
@@ -32,21 +23,13 @@ function readBack(weights: Weights): { rows: number[][]; bodies: number } {
       for (const turn of turns)
         for (const { weight, column } of terms) rows[at(row, turn)]![at(column, turn)]! += weight
     } catch (error) {
-      if (error instanceof NeedsSplit) visit(splitAccess(row, error), splitLoops(loops, error))
-      else if (error instanceof NeedsUnrolling)
-        for (const part of unrolled(row, error.loop, loops[error.loop]!))
-          visit(part, loops.toSpliced(error.loop, 1))
-      else if (error instanceof NeedsParts) {
-        const ends = [...error.bounds, loops[error.loop]!]
-        for (const [i, from] of [0, ...error.bounds].entries()) {
-          const turns = ends[i]! - from
-          const own = turns > 1 ? loops.with(error.loop, turns) : loops.toSpliced(error.loop, 1)
-          visit(partOfAccess(row, error.loop, from, turns === 1), own)
-        }
-      } else throw error
+      if (!(error instanceof NeedsLoops)) throw error
+      for (const { loops: own, accesses } of error.changes(loops))
+        for (const access of accesses(row)) visit(access, own)
     }
   }
-  visit({ offset: 0, strides: [1], lanes: 0 }, [weights.rows])
+  // Around the rows, as in a kernel, another loop: it is never without one.
+  visit({ offset: 0, strides: [0, 1], lanes: 0 }, [1, weights.rows])
   return { rows, bodies }
 }
 

@@ -24,6 +24,7 @@ import { packed } from '../src/runtime/steps/memory.ts'
 import { planSteps } from '../src/runtime/steps/plan.ts'
 import { steppedLoader } from '../src/runtime/steps/stepped.ts'
 import { type HostTensor, hostTensor, toNumbers } from '../src/util/host-tensor.ts'
+import { loopModel } from './loop-model.ts'
 import { feedsOf, initialState, noise } from './train-with.ts'
 
 const refused: Loader = async () => {
@@ -186,14 +187,18 @@ describe('any nodes', () => {
       attributes?: OnnxNode['attributes'],
       outputs?: number,
     ) => string[]
+    readonly constant: (tensor: HostTensor) => string
     readonly ints: (...values: number[]) => string
-    /** A matrix that turns rows about: the last first. */
-    readonly mirror: () => string
   }
 
   function builder(): Builder {
     const nodes: OnnxNode[] = []
     const constants: Builder['constants'] = []
+    const constant = (tensor: HostTensor) => {
+      const name = `c${constants.length}`
+      constants.push({ name, tensor })
+      return name
+    }
     return {
       nodes,
       constants,
@@ -202,22 +207,17 @@ describe('any nodes', () => {
         nodes.push({ op, name: `forward/x/${op}_${nodes.length}`, inputs, outputs: names, attributes })
         return names
       },
-      ints(...values) {
-        const name = `c${constants.length}`
-        constants.push({ name, tensor: hostTensor('int64', [values.length], values) })
-        return name
-      },
-      mirror() {
-        const name = `c${constants.length}`
-        const values = Array.from(
-          { length: ROWS * ROWS },
-          (_, i) => +((i % ROWS) + Math.floor(i / ROWS) === ROWS - 1),
-        )
-        constants.push({ name, tensor: hostTensor('float32', [ROWS, ROWS], values) })
-        return name
-      },
+      constant,
+      ints: (...values) => constant(hostTensor('int64', [values.length], values)),
     }
   }
+
+  /** Turns rows about: the last first. */
+  const mirror = hostTensor(
+    'float32',
+    [ROWS, ROWS],
+    Array.from({ length: ROWS * ROWS }, (_, i) => +((i % ROWS) + Math.floor(i / ROWS) === ROWS - 1)),
+  )
 
   /** Each makes one value of the shape of all from two others, as layers and their gradients do. */
   const recipes: Record<string, (b: Builder, x: string, y: string) => string> = {
@@ -251,7 +251,7 @@ describe('any nodes', () => {
     },
     rowsTurned(b, x) {
       const flat = b.emit('Reshape', [x, b.ints(ROWS, COLUMNS * CHANNELS)])[0]!
-      const turned = b.emit('MatMul', [b.mirror(), flat])[0]!
+      const turned = b.emit('MatMul', [b.constant(mirror), flat])[0]!
       return b.emit('Reshape', [turned, b.ints(...shape)])[0]!
     },
     columnsFirst(b, x, y) {
@@ -284,54 +284,15 @@ describe('any nodes', () => {
         recipes[names[which % names.length]!]!(b, values[x % values.length]!, values[y % values.length]!),
       )
     const last = b.emit('Tanh', [values.at(-1)!])[0]!
-    const node = (op: string, inputs: string[], output: string): OnnxNode => {
-      return { op, inputs, outputs: [output], attributes: {} }
-    }
-    const float = (name: string, extents: readonly (number | string)[]) => {
-      return { name, dtype: 'float32' as const, shape: extents }
-    }
-    return {
-      irVersion: 9,
-      producer: 'test',
-      opsets: [{ domain: '', version: 18 }],
-      graph: {
-        name: 'main',
-        nodes: [
-          {
-            op: 'Loop',
-            inputs: ['steps', 'true', 'a'],
-            outputs: ['next/a', 'seen'],
-            attributes: {
-              body: {
-                graph: {
-                  name: 'body',
-                  nodes: [
-                    node('Identity', ['more'], 'more_next'),
-                    ...b.nodes,
-                    node('Add', ['s', last], 'n'),
-                    node('Identity', [values.at(-2)!], 'seen_now'),
-                  ],
-                  initializers: [],
-                  inputs: [
-                    { name: 'i', dtype: 'int64', shape: [] },
-                    { name: 'more', dtype: 'bool', shape: [] },
-                    float('s', shape),
-                  ],
-                  outputs: [
-                    { name: 'more_next', dtype: 'bool', shape: [] },
-                    float('n', shape),
-                    float('seen_now', shape),
-                  ],
-                },
-              },
-            },
-          },
-        ],
-        initializers: [{ name: 'true', tensor: hostTensor('bool', [], [1]) }, ...b.constants],
-        inputs: [{ name: 'steps', dtype: 'int64', shape: [] }, float('data', shape), float('a', shape)],
-        outputs: [float('next/a', shape), float('seen', ['steps', ...shape])],
-      },
-    }
+    b.nodes.push({ op: 'Add', inputs: ['s0', last], outputs: ['n0'], attributes: {} })
+    return loopModel({
+      nodes: b.nodes,
+      states: ['a'],
+      shape,
+      data: shape,
+      seen: { value: values.at(-2)!, shape },
+      initializers: b.constants,
+    })
   }
 
   test('the same bits as the whole loop', async () => {

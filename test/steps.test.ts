@@ -26,6 +26,7 @@ import { planSteps } from '../src/runtime/steps/plan.ts'
 import { steppedLoader } from '../src/runtime/steps/stepped.ts'
 import { type HostTensor, hostTensor } from '../src/util/host-tensor.ts'
 import { architectures } from '../src/zoo/index.ts'
+import { loopModel } from './loop-model.ts'
 import { feedsOf, initialState, noise } from './train-with.ts'
 
 const whole = (threads: number) =>
@@ -160,71 +161,28 @@ describe('the same bits as the whole loop', () => {
 
 /** A loop whose body has these nodes; states s0 and s1 of the given size become n0 and n1, and v is given. */
 function loopOf(extent: number, nodes: readonly OnnxNode[]): OnnxModel {
-  const float = (name: string, ...shape: (number | string)[]) => ({ name, dtype: 'float32' as const, shape })
-  const node = (op: string, inputs: string[], output: string): OnnxNode => ({
-    op,
-    name: `forward/x/${op}_${output}`,
+  const sum = (inputs: string[], output: string): OnnxNode => ({
+    op: 'ReduceSum',
+    name: `forward/x/ReduceSum_${output}`,
     inputs,
     outputs: [output],
-    attributes: {},
+    attributes: { keepdims: { int: 0 } },
   })
-  return {
-    irVersion: 9,
-    producer: 'test',
-    opsets: [{ domain: '', version: 18 }],
-    graph: {
-      name: 'main',
-      nodes: [
-        {
-          op: 'Loop',
-          inputs: ['steps', 'true', 'a', 'b'],
-          outputs: ['next/a', 'next/b', 'seen'],
-          attributes: {
-            body: {
-              graph: {
-                name: 'body',
-                nodes: [
-                  node('Identity', ['more'], 'more_next'),
-                  // What no kernel computes: a sum over the data, and a scalar.
-                  { ...node('ReduceSum', ['data', 'axis'], 'v'), attributes: { keepdims: { int: 0 } } },
-                  { ...node('ReduceSum', ['v'], 'r'), attributes: { keepdims: { int: 0 } } },
-                  ...nodes,
-                  node('Identity', ['r'], 'seen_now'),
-                ],
-                initializers: [],
-                inputs: [
-                  { name: 'i', dtype: 'int64', shape: [] },
-                  { name: 'more', dtype: 'bool', shape: [] },
-                  float('s0', extent),
-                  float('s1', extent),
-                ],
-                outputs: [
-                  { name: 'more_next', dtype: 'bool', shape: [] },
-                  float('n0', extent),
-                  float('n1', extent),
-                  float('seen_now'),
-                ],
-              },
-            },
-          },
-        },
-      ],
-      initializers: [
-        { name: 'true', tensor: hostTensor('bool', [], [1]) },
-        { name: 'axis', tensor: hostTensor('int64', [1], [0]) },
-        { name: 'half', tensor: hostTensor('float32', [], [0.5]) },
-        // No kernel reads a constant of many values.
-        { name: 'many', tensor: hostTensor('float32', [extent], new Array(extent).fill(0.25)) },
-      ],
-      inputs: [
-        { name: 'steps', dtype: 'int64', shape: [] },
-        float('data', 2, extent),
-        float('a', extent),
-        float('b', extent),
-      ],
-      outputs: [float('next/a', extent), float('next/b', extent), float('seen', 'steps')],
-    },
-  }
+  return loopModel({
+    // What no kernel computes: a sum over the data, and a scalar.
+    nodes: [sum(['data', 'axis'], 'v'), sum(['v'], 'r'), ...nodes],
+    states: ['a', 'b'],
+    shape: [extent],
+    data: [2, extent],
+    seen: { value: 'r', shape: [] },
+    initializers: [
+      { name: 'axis', tensor: hostTensor('int64', [1], [0]) },
+      { name: 'flat', tensor: hostTensor('int64', [1], [-1]) },
+      { name: 'half', tensor: hostTensor('float32', [], [0.5]) },
+      // No kernel reads a constant of many values.
+      { name: 'many', tensor: hostTensor('float32', [extent], new Array(extent).fill(0.25)) },
+    ],
+  })
 }
 
 describe('any updates', () => {
@@ -295,35 +253,16 @@ describe('any updates', () => {
 })
 
 test('an update of one state reads another in another shape, which others read too', async () => {
-  const shape = (name: string, tensor: string): OnnxNode => {
-    return { op: 'Reshape', inputs: [tensor, 'axis'], outputs: [name], attributes: {} }
-  }
   const extent = 64
-  const model = loopOf(extent, [
-    shape('flat', 's0'),
-    { op: 'Softmax', inputs: ['flat'], outputs: ['soft'], attributes: {} },
-    { op: 'Add', inputs: ['s0', 'soft'], outputs: ['n0'], attributes: {} },
-    { op: 'Sub', inputs: ['s1', 'flat'], outputs: ['n1'], attributes: {} },
-  ])
-  // The shape that is asked for: all in one row.
-  const all = { name: 'axis', tensor: hostTensor('int64', [1], [-1]) }
-  const initializers = model.graph.initializers.map(value => (value.name === 'axis' ? all : value))
-  const first = hostTensor('int64', [1], [0])
-  const [loop] = model.graph.nodes as [OnnxNode]
-  const { graph: body } = loop.attributes.body as { graph: OnnxModel['graph'] }
-  const nodes = body.nodes.map(node =>
-    node.op === 'ReduceSum' && node.inputs.length > 1
-      ? { ...node, inputs: [node.inputs[0]!, 'first'] }
-      : node,
-  )
-  const changed: OnnxModel = {
-    ...model,
-    graph: {
-      ...model.graph,
-      nodes: [{ ...loop, attributes: { body: { graph: { ...body, nodes } } } }],
-      initializers: [...initializers, { name: 'first', tensor: first }],
-    },
+  const node = (op: string, inputs: string[], output: string): OnnxNode => {
+    return { op, inputs, outputs: [output], attributes: {} }
   }
+  const model = loopOf(extent, [
+    node('Reshape', ['s0', 'flat'], 'row'),
+    node('Softmax', ['row'], 'soft'),
+    node('Add', ['s0', 'soft'], 'n0'),
+    node('Sub', ['s1', 'row'], 'n1'),
+  ])
   const inputs = {
     steps: hostTensor('int64', [], [3]),
     data: hostTensor('float32', [2, extent], new Array(2 * extent).fill(0.5)),
@@ -339,7 +278,7 @@ test('an update of one state reads another in another shape, which others read t
     ),
   }
   const run = async (load: Loader) => {
-    const loaded = await load(encodeModel(changed), undefined)
+    const loaded = await load(encodeModel(model), undefined)
     const outputs = copies(await loaded.run(inputs))
     await loaded.release()
     return outputs

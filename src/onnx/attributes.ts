@@ -6,9 +6,9 @@ export function intOf(attribute: Attribute | undefined, otherwise: number): numb
   return attribute && 'int' in attribute ? attribute.int : otherwise
 }
 
-/** A list of integers; empty where there is none. */
-export function intsOf(attribute: Attribute | undefined): readonly number[] {
-  return attribute && 'ints' in attribute ? attribute.ints : []
+/** A list of integers. */
+export function intsOf(attribute: Attribute | undefined): readonly number[] | undefined {
+  return attribute && 'ints' in attribute ? attribute.ints : undefined
 }
 
 /** A floating-point number; `otherwise` where there is none. */

@@ -4,7 +4,7 @@
  */
 import { FoveaError } from '../util/errors.ts'
 import { type DType, type HostTensor, type Shape, showShape, sizeOf, toNumbers } from '../util/host-tensor.ts'
-import { intOf } from './attributes.ts'
+import { intOf, intsOf } from './attributes.ts'
 import type { OnnxGraph, OnnxNode } from './model.ts'
 import { elementTypes } from './schema.ts'
 
@@ -78,10 +78,7 @@ interface Attributes {
 function attributesOf(node: OnnxNode): Attributes {
   return {
     int: (name, absent) => intOf(node.attributes[name], absent),
-    ints(name) {
-      const value = node.attributes[name]
-      return value && 'ints' in value ? value.ints : undefined
-    },
+    ints: name => intsOf(node.attributes[name]),
   }
 }
 

@@ -3,7 +3,7 @@
  * BatchNormalization read, in the order of the nodes, brought from ONNX's layouts into Fovea's.
  */
 
-import { floatOf, intOf } from '../onnx/attributes.ts'
+import { floatOf, intOf, intsOf } from '../onnx/attributes.ts'
 import { decodeModel } from '../onnx/decode.ts'
 import type { OnnxGraph, OnnxNode } from '../onnx/model.ts'
 import { FoveaError } from '../util/errors.ts'
@@ -146,9 +146,7 @@ class Graph {
       if (op === 'BatchNormalization') return this.constant(inputs[1])?.shape[0]
       if (op === 'Gemm' || op === 'MatMul') return undefined
       if (op === 'Transpose') {
-        const { perm } = attributes
-        const order = perm && 'ints' in perm ? perm.ints : []
-        return order.join() === '0,2,3,1' ? undefined : this.unknown(producer)
+        return intsOf(attributes.perm)?.join() === '0,2,3,1' ? undefined : this.unknown(producer)
       }
       name = inputs.find(input => !this.constants.has(input)) ?? inputs[0]!
     }

@@ -21,40 +21,97 @@ export class Unfit extends Error {
   node: OnnxNode | undefined
 }
 
-/** The loop `loop` is to be two, of which the inner one has the extent `inner`. */
-export class NeedsSplit extends Error {
+/** Other loops in the place of some, and what each access becomes in them: one for each body that is written. */
+export interface LoopChange {
+  readonly loops: readonly number[]
+  readonly accesses: (access: Access) => readonly Access[]
+}
+
+/** A kernel needs other loops than it has. */
+export abstract class NeedsLoops extends Error {
+  /** The one that is to change. */
   readonly loop: number
+
+  constructor(loop: number, how: string) {
+    super(`loop ${loop}: ${how}`)
+    this.loop = loop
+  }
+
+  /**
+   * One change for each kernel that there is to be.
+   *
+   * @throws Unfit where there would be no loop
+   */
+  abstract changes(loops: readonly number[]): LoopChange[]
+}
+
+/** The loop is to be two, of which the inner one has the extent `inner`. */
+export class NeedsSplit extends NeedsLoops {
   readonly inner: number
 
   constructor(loop: number, inner: number) {
-    super(`split of loop ${loop} by ${inner}`)
-    this.loop = loop
+    super(loop, `split by ${inner}`)
     this.inner = inner
+  }
+
+  changes(loops: readonly number[]): LoopChange[] {
+    const { loop, inner } = this
+    const accesses = (access: Access) => {
+      const stride = access.strides[loop]!
+      return [{ ...access, strides: access.strides.toSpliced(loop, 1, stride * inner, stride) }]
+    }
+    return [{ loops: loops.toSpliced(loop, 1, loops[loop]! / inner, inner), accesses }]
   }
 }
 
 /** What a kernel does depends on this loop's index by more than places: its body is to be written for each. */
-export class NeedsUnrolling extends Error {
-  readonly loop: number
-
+export class NeedsUnrolling extends NeedsLoops {
   constructor(loop: number) {
-    super(`unrolling of loop ${loop}`)
-    this.loop = loop
+    super(loop, 'unrolling')
+  }
+
+  changes(loops: readonly number[]): LoopChange[] {
+    const { loop } = this
+    if (loops.length === 1) throw new Unfit('nothing but one turn')
+    const turns = Array.from({ length: loops[loop]! }, (_, turn) => turn)
+    const accesses = (access: Access) => turns.map(turn => withoutLoop(access, loop, turn))
+    return [{ loops: loops.toSpliced(loop, 1), accesses }]
   }
 }
 
 /** What a kernel does depends on whether this loop's index has reached one of `bounds`: a kernel for each part. */
-export class NeedsParts extends Error {
-  readonly loop: number
+export class NeedsParts extends NeedsLoops {
   /** Where parts begin, but for the first. */
   readonly bounds: readonly number[]
 
   constructor(loop: number, bounds: readonly number[]) {
-    super(`parts of loop ${loop} at ${bounds.join()}`)
-    this.loop = loop
+    super(loop, `parts at ${bounds.join()}`)
     this.bounds = bounds
   }
+
+  changes(loops: readonly number[]): LoopChange[] {
+    const { loop, bounds } = this
+    const ends = [...bounds, loops[loop]!]
+    return [0, ...bounds].map((from, i): LoopChange => {
+      const turns = ends[i]! - from
+      if (turns === 1 && loops.length > 1)
+        return {
+          loops: loops.toSpliced(loop, 1),
+          accesses: access => [withoutLoop(access, loop, from)],
+        }
+      return {
+        loops: loops.with(loop, turns),
+        accesses: access => [moved(access, from * access.strides[loop]!)],
+      }
+    })
+  }
 }
+
+/** The access in one turn of a loop. */
+const withoutLoop = (access: Access, loop: number, turn: number): Access => ({
+  ...moved(access, turn * access.strides[loop]!),
+  strides: access.strides.toSpliced(loop, 1),
+})
 
 /**
  * The index along each axis of a tensor, each an affine function of the loops as the access is.
@@ -105,28 +162,6 @@ export const varyingLoop = ({ strides }: Access): number | undefined => {
   const loop = strides.findIndex(stride => stride !== 0)
   return loop < 0 ? undefined : loop
 }
-
-export const splitLoops = (loops: readonly number[], { loop, inner }: NeedsSplit): number[] =>
-  loops.toSpliced(loop, 1, loops[loop]! / inner, inner)
-
-export const splitAccess = (access: Access, { loop, inner }: NeedsSplit): Access => ({
-  ...access,
-  strides: access.strides.toSpliced(loop, 1, access.strides[loop]! * inner, access.strides[loop]!),
-})
-
-/** The accesses of all turns of a loop. */
-export const unrolled = (access: Access, loop: number, extent: number): Access[] =>
-  Array.from({ length: extent }, (_, i) => ({
-    ...access,
-    offset: access.offset + i * access.strides[loop]!,
-    strides: access.strides.toSpliced(loop, 1),
-  }))
-
-/** The access of a loop's turns from `from` on; without the loop where that is one turn. */
-export const partOfAccess = (access: Access, loop: number, from: number, isOne: boolean): Access => ({
-  ...moved(access, from * access.strides[loop]!),
-  strides: isOne ? access.strides.toSpliced(loop, 1) : access.strides,
-})
 
 const mapped = ({ offset, strides, lanes }: Access, change: (value: number) => number): Access => ({
   offset: change(offset),

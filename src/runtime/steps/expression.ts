@@ -27,7 +27,7 @@ const moves: ReadonlySet<string> = new Set(['Tile', 'Expand', 'Split', 'Slice', 
 
 /** Whether a node is one of those, or a transpose that leaves rows whole. */
 export function isMove({ op, attributes }: OnnxNode): boolean {
-  const axes = intsOf(attributes.perm)
+  const axes = intsOf(attributes.perm) ?? []
   return moves.has(op) || (op === 'Transpose' && axes.length > 0 && axes.at(-1) === axes.length - 1)
 }
 
@@ -52,7 +52,7 @@ export class Expression {
   /**
    * The step that computes `name` at a place, even if it is a leaf.
    *
-   * @throws NeedsSplit, NeedsParts, NeedsUnrolling where other loops are needed
+   * @throws NeedsLoops where other loops are needed
    * @throws Unfit where no loops will do
    */
   computedAt(name: string, access: Access): number {
@@ -165,7 +165,7 @@ export class Expression {
         return read(input, indices.with(axis, moved(indices[axis]!, start)), from)
       }
       case 'Transpose': {
-        const axes = intsOf(node.attributes.perm)
+        const axes = intsOf(node.attributes.perm) ?? []
         return read(
           input,
           from.map((_, axis) => indices[axes.indexOf(axis)]!),

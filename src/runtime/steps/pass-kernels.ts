@@ -2,14 +2,11 @@
 import {
   type Access,
   LANES,
-  NeedsParts,
+  type LoopChange,
+  NeedsLoops,
   NeedsSplit,
   NeedsUnrolling,
-  partOfAccess,
-  splitAccess,
-  splitLoops,
   Unfit,
-  unrolled,
 } from './access.ts'
 import { Expression } from './expression.ts'
 import type { Kernel, KernelResult } from './kernel.ts'
@@ -174,6 +171,7 @@ function kernelsOf(
   try {
     built = kernelOf(body, isLeaf, scope, name)
   } catch (error) {
+    if (!(error instanceof NeedsLoops)) throw error
     return changed(scope, error).flatMap(part => kernelsOf(body, isLeaf, part, name))
   }
   const isShort = built.kernel.steps.length <= SHORT
@@ -187,47 +185,23 @@ function kernelsOf(
   }
 }
 
-/** The scopes that an error asks for in the place of one. */
-function changed(scope: Scope, error: unknown): Scope[] {
-  if (error instanceof NeedsSplit) return [split(scope, error)]
-  if (error instanceof NeedsUnrolling) return [unrolledAt(scope, error.loop)]
-  if (error instanceof NeedsParts) return parts(scope, error)
-  throw error
+/** The scopes that are needed in the place of one. */
+function changed(scope: Scope, needs: NeedsLoops): Scope[] {
+  const changes = needs.changes(scope.loops)
+  if (changes.length > 1 && scope.places.some(({ write }) => write.strides[needs.loop] === 0))
+    throw new Unfit('parts of a sum')
+  return changes.map(change => withLoops(scope, change))
 }
 
-function withAccesses(
-  scope: Scope,
-  loops: readonly number[],
-  change: (access: Access) => readonly Access[],
-): Scope {
+function withLoops(scope: Scope, { loops, accesses }: LoopChange): Scope {
   return {
     ...scope,
     loops,
     places: scope.places.flatMap(({ root, read, write }) => {
-      const writes = change(write)
-      return change(read).map((own, i) => ({ root, read: own, write: writes[i]! }))
+      const writes = accesses(write)
+      return accesses(read).map((own, i) => ({ root, read: own, write: writes[i]! }))
     }),
   }
-}
-
-const split = (scope: Scope, at: NeedsSplit): Scope =>
-  withAccesses(scope, splitLoops(scope.loops, at), access => [splitAccess(access, at)])
-
-function unrolledAt(scope: Scope, loop: number): Scope {
-  const { loops } = scope
-  if (loops.length === 1) throw new Unfit('nothing but one turn')
-  return withAccesses(scope, loops.toSpliced(loop, 1), access => unrolled(access, loop, loops[loop]!))
-}
-
-function parts(scope: Scope, { loop, bounds }: NeedsParts): Scope[] {
-  const { loops, places } = scope
-  if (places.some(({ write }) => write.strides[loop] === 0)) throw new Unfit('parts of a sum')
-  const ends = [...bounds, loops[loop]!]
-  return [0, ...bounds].map((from, i) => {
-    const turns = ends[i]! - from
-    const own = turns > 1 || loops.length === 1 ? loops.with(loop, turns) : loops.toSpliced(loop, 1)
-    return withAccesses(scope, own, access => [partOfAccess(access, loop, from, own.length < loops.length)])
-  })
 }
 
 /** With loops in the order of the largest value that is read, if it is larger than what is written; undefined: they are. */
@@ -239,11 +213,10 @@ function inOrder(scope: Scope, body: StepBody, { kernel }: BuiltKernel): Scope |
   const { strides } = first.at
   const order = loops.map((_, loop) => loop).sort((a, b) => strides[b]! - strides[a]!)
   if (strides.includes(0) || order.every((loop, i) => loop === i)) return undefined
-  return withAccesses(
-    scope,
-    order.map(loop => loops[loop]!),
-    access => [{ ...access, strides: order.map(loop => access.strides[loop]!) }],
-  )
+  return withLoops(scope, {
+    loops: order.map(loop => loops[loop]!),
+    accesses: access => [{ ...access, strides: order.map(loop => access.strides[loop]!) }],
+  })
 }
 
 /** With as many turns of the innermost loop in one as make a line of a cache; undefined: it is so, or cannot be. */
@@ -251,8 +224,10 @@ function withLine(scope: Scope): Scope | undefined {
   const last = scope.loops.length - 1
   const turns = scope.loops[last]!
   if (scope.isLine || turns % LINE !== 0) return undefined
-  const lines = { ...(turns > LINE ? split(scope, new NeedsSplit(last, LINE)) : scope), isLine: true }
-  return lines.loops.length > 1 ? unrolledAt(lines, lines.loops.length - 1) : lines
+  const [lines] = turns > LINE ? changed(scope, new NeedsSplit(last, LINE)) : [scope]
+  const { length } = lines!.loops
+  const [line] = length > 1 ? changed(lines!, new NeedsUnrolling(length - 1)) : [lines]
+  return { ...line!, isLine: true }
 }
 
 /** One kernel, in these loops; throws what they would have to be. */

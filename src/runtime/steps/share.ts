@@ -66,6 +66,8 @@ interface Work {
   readonly pieces: readonly (readonly Piece[])[]
   /** Of all members. */
   readonly count: number
+  /** Whether it is more than waking another thread. */
+  readonly isShared: boolean
 }
 
 // In operations on vectors, of which a microsecond has some thousands: waking another thread takes longer than less
@@ -80,7 +82,7 @@ const CLAIM_BITS = 12
 export const MOST_PIECES = 2 ** CLAIM_BITS - 1
 
 /** A claim says that a member's pieces before `next` of a turn are taken; a turn is known by its lower bits. */
-export const claimOf = (turn: number, next: number): number => (turn << CLAIM_BITS) | next
+const claimOf = (turn: number, next: number): number => (turn << CLAIM_BITS) | next
 
 /** Lets members take pieces of a turn, or none of them. */
 export function setClaims(
@@ -100,10 +102,6 @@ export function isOpen(control: Int32Array<SharedArrayBuffer>, turn: number): bo
   const next = Atomics.load(control, slots.claims) - claimOf(turn, 0)
   return next >= 0 && next < MOST_PIECES
 }
-
-/** Whether kernels are more work than waking another thread. */
-export const isShared = (sizes: readonly KernelSize[]): boolean =>
-  sizes.reduce((sum, { work }) => sum + work, 0) >= LEAST_SHARED
 
 export function instantiate(module: WasmModule, memory: WasmMemory): Functions {
   const { exports } = new wasm.Instance(module, { host: { memory } })
@@ -126,6 +124,11 @@ export class Runnable {
   /** How many pieces the kernels from `first` to `last` (not included) are. */
   count(first: number, last: number): number {
     return this.#workOf(first, last).count
+  }
+
+  /** Whether the kernels are more work than waking another thread. */
+  isShared(first: number, last: number): boolean {
+    return this.#workOf(first, last).isShared
   }
 
   /** All of it, by this thread alone. */
@@ -195,7 +198,8 @@ export class Runnable {
       }
       count += parts
     }
-    const work = { pieces, count }
+    const operations = this.#sizes.slice(first, last).reduce((sum, { work }) => sum + work, 0)
+    const work = { pieces, count, isShared: operations >= LEAST_SHARED }
     this.#works.set(key, work)
     return work
   }

@@ -7,7 +7,6 @@ import {
   controlOf,
   type HelperData,
   instantiate,
-  isShared,
   MOST_PIECES,
   Runnable,
   setClaims,
@@ -84,7 +83,7 @@ export class Team {
     const own = new Runnable(instantiate(module, this.#memory.shared), sizes, this.#helpers.length + 1)
     return {
       run: (first, last) => {
-        const isAlone = this.#helpers.length === 0 || !isShared(sizes.slice(first, last))
+        const isAlone = this.#helpers.length === 0 || !own.isShared(first, last)
         if (isAlone) own.runAlone(first, last)
         else this.#run(program, own, first, last)
       },

@@ -36,6 +36,9 @@ export function weightsOf(node: OnnxNode, body: StepBody): Weights | undefined {
   return weights
 }
 
+const rowOf = ({ columns, values }: Weights, row: number): readonly number[] =>
+  values.slice(row * columns, (row + 1) * columns)
+
 /** A weight that is not zero, and the index of its column, which may move with loops. */
 export interface Term {
   readonly weight: number
@@ -46,7 +49,7 @@ export interface Term {
  * The terms of the row at an index, where all turns of the loops have the same weights, at columns that move evenly:
  * those of a convolution or of a tile's transform.
  *
- * @throws NeedsSplit, NeedsParts, NeedsUnrolling where they do not
+ * @throws NeedsLoops where they do not
  */
 export function termsOf(weights: Weights, row: Access, loops: readonly number[]): Term[] {
   const varying = row.strides.flatMap((stride, i) => (stride === 0 ? [] : [{ i, stride, extent: loops[i]! }]))
@@ -57,8 +60,7 @@ export function termsOf(weights: Weights, row: Access, loops: readonly number[])
     if (runs.length > 1) throw dividing(weights, row.offset, loop, others, runs)
     shifts[loop.i] = runs[0]!.shift
   }
-  const { columns, values } = weights
-  const own = values.slice(row.offset * columns, (row.offset + 1) * columns)
+  const own = rowOf(weights, row.offset)
   for (const { i, extent } of varying) {
     const error = sharesTerms(own, shifts[i]!) ? together(i, extent) : undefined
     if (error) throw error
@@ -129,14 +131,14 @@ function commonShift(
 }
 
 /** How much further right a row has another's weights. */
-function shiftOf({ columns, values }: Weights, row: number, other: number): number | undefined {
-  const [a, b] = [row, other].map(i => values.slice(i * columns, (i + 1) * columns))
-  const [first, second] = [a, b].map(own => own!.findIndex(weight => weight !== 0))
-  const shift = second! - first!
+function shiftOf(weights: Weights, row: number, other: number): number | undefined {
+  const [a, b] = [rowOf(weights, row), rowOf(weights, other)]
+  const firstOf = (own: readonly number[]) => own.findIndex(weight => weight !== 0)
+  const shift = firstOf(b) - firstOf(a)
   // Kernels' loops go forwards.
   if (shift < 0) return undefined
-  const isMoved = a!.every((weight, column) => weight === (b![column + shift] ?? 0))
-  return isMoved && b!.every((weight, column) => weight === (a![column - shift] ?? 0)) ? shift : undefined
+  const isMoved = a.every((weight, column) => weight === (b[column + shift] ?? 0))
+  return isMoved && b.every((weight, column) => weight === (a[column - shift] ?? 0)) ? shift : undefined
 }
 
 /** Runs that are worth kernels of their own: a long one, and what is different at its ends. */
