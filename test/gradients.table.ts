@@ -7,6 +7,7 @@ import { scalarAttention } from '../src/graph/ops/attention.ts'
 import { batchInward, batchOutward } from '../src/graph/ops/batch-axis.ts'
 import { dotProductAttention } from '../src/graph/ops/dot-product-attention.ts'
 import * as e from '../src/graph/ops/elementwise.ts'
+import { FlattenedMatMul } from '../src/graph/ops/flattened.ts'
 import { gather, oneHot, randomMask, randomUniform, ScatterAdd } from '../src/graph/ops/gather.ts'
 import { softmaxCrossEntropy, sumOfMagnitudes, sumOfSquares } from '../src/graph/ops/loss.ts'
 import { BatchNormalization, batchNormalization } from '../src/graph/ops/normalize.ts'
@@ -173,6 +174,11 @@ export const gradientTable: Readonly<Record<string, Entry>> = {
   Softmax: [smooth('', [normal(3, 4)], r.softmax), smooth('maps', [normal(1, 2, 2, 3)], r.softmax)],
   LogSoftmax: [smooth('', [normal(3, 4)], r.logSoftmax)],
   MatMul: matMulRows,
+  FlattenedMatMul: [
+    smooth('maps of three rows', [normal(3, 2, 4, 2), normal(12, 5)], (maps, w) =>
+      apply(FlattenedMatMul, [s.reshape(batchOutward(maps), [4, 12]), w]),
+    ),
+  ],
   Gather: [
     smooth('repeats', [normal(4, 3), integers([5], [3, 0, 0, 2, 3])], gather),
     smooth('indices of two axes', [normal(4, 2), integers([2, 3], [3, 1, 1, 0, 3, 3])], gather),

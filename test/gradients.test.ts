@@ -169,7 +169,7 @@ describe.each(entries)('%s', (name, entry) => {
     if (op.onnx && op.expand) {
       const portable = await evaluatePortable(in32.outputs, in32.inputs, host)
       const uses = topological(in32.outputs).filter(node => node.op === op).length
-      expect(portable.ops.filter(other => /Conv|Pool/.test(other))).toHaveLength(uses)
+      expect(portable.ops.filter(other => /Conv|Pool|MatMul/.test(other))).toHaveLength(uses)
       for (const [i, value] of portable.values.entries())
         expectClose(value, expected[i]!, FLOAT32, `portable, output ${i}`)
     }

@@ -5,6 +5,7 @@ import { type Node, type OpDefinition, type Tensor, topological } from './node.t
 import { ScalarAttention } from './ops/attention.ts'
 import { Conv, GroupedConv } from './ops/conv.ts'
 import { DotProductAttention } from './ops/dot-product-attention.ts'
+import { FlattenedMatMul } from './ops/flattened.ts'
 import { MatMul } from './ops/reduce.ts'
 import { Constant } from './ops/source.ts'
 
@@ -21,6 +22,9 @@ function nonzeros({ node }: Tensor): number {
   return values.filter(value => value !== 0).length / values.length
 }
 
+const matrixProduct = ({ inputs: [a, b], outputs: [c], attributes: { transA } }: Node) =>
+  Math.round(sizeOf(c!.shape) * a!.shape.at(transA ? -2 : -1)! * nonzeros(a!) * nonzeros(b!))
+
 /**
  * Multiply-adds by definition, whatever form a program computes them in. Taps in the padding count, as they
  * do in the figures that papers state, and so do connections that a mask removes.
@@ -28,11 +32,8 @@ function nonzeros({ node }: Tensor): number {
 const products = new Map<OpDefinition, (node: Node) => number>([
   [Conv, convolution],
   [GroupedConv, convolution],
-  [
-    MatMul,
-    ({ inputs: [a, b], outputs: [c], attributes: { transA } }) =>
-      Math.round(sizeOf(c!.shape) * a!.shape.at(transA ? -2 : -1)! * nonzeros(a!) * nonzeros(b!)),
-  ],
+  [MatMul, matrixProduct],
+  [FlattenedMatMul, matrixProduct],
   // T S scores of D products each, and T E results of S.
   [
     DotProductAttention,

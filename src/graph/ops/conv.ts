@@ -46,10 +46,10 @@ export const Conv: OpDefinition = {
     const kernel = reshape(w!, [-1, k])
     if (form.form === 'few-channels') {
       const columns = columnsFor('few-channels', x!, window)
-      const rows = columns.shape[0]! // a last row of ones carries the bias
+      // A last row of ones carries the bias.
       const bias = b ? reshape(b, [1, k]) : filled([1, k], 0, x!.dtype)
       const weights = concat([kernel, bias], 0)
-      if (weights.shape[0] !== rows) throw new Error('conv: rows of columns and kernel differ')
+      if (weights.shape[0] !== columns.shape[1]) throw new Error('conv: rows of columns and kernel differ')
       return reshape(matMul(columns, weights, { transA: true }), y!.shape)
     }
     const columns = form.form === 'pointwise' ? reshape(x!, [-1, c]) : columnsFor('gather', x!, window)
@@ -99,11 +99,11 @@ export const ConvKernelGradient: OpDefinition = {
     const form = formOf(extents(x!), k, window)
     if (form.form === 'dft') return dftKernelGradient(x!, dy!, window)
     if (form.form === 'winograd') return winogradKernelGradient(x!, dy!, window, form.tile)
-    const rows = reshape(dy!, [-1, k])
     if (form.form === 'few-channels') {
-      const all = matMul(columnsFor('few-channels', x!, window), rows)
+      const all = fewChannelGradients(x!, dy!, window)
       return reshape(slice(all, 0, 0, all.shape[0]! - 1), dw!.shape)
     }
+    const rows = reshape(dy!, [-1, k])
     const columns = form.form === 'pointwise' ? reshape(x!, [-1, c]) : columnsFor('gather', x!, window)
     return reshape(matMul(columns, rows, { transA: true }), dw!.shape)
   },
@@ -116,10 +116,10 @@ export const ConvBiasGradient: OpDefinition = {
   gradient: ({ inputs: [, dy] }, [g]) => [undefined, add(mul(dy!, 0), g!)],
   expand({ inputs: [x, dy], attributes: window }) {
     const k = dy!.shape[3]!
-    const rows = reshape(dy!, [-1, k])
-    if (formOf(extents(x!), k, window).form !== 'few-channels') return reshape(reduceSum(rows, [0]), [k])
+    if (formOf(extents(x!), k, window).form !== 'few-channels')
+      return reshape(reduceSum(reshape(dy!, [-1, k]), [0]), [k])
     // The same product as the kernel's gradient: its row of ones has summed dy already.
-    const all = matMul(columnsFor('few-channels', x!, window), rows)
+    const all = fewChannelGradients(x!, dy!, window)
     return reshape(slice(all, 0, all.shape[0]! - 1, 1), [k])
   },
 }
@@ -212,29 +212,41 @@ function rowOf(i: number, j: number, [h, w]: Pair, n: number, image: number): nu
   return i < 0 || j < 0 || i >= h || j >= w ? h * w * n : (i * w + j) * n + image
 }
 
-/** [kH kW C + 1, H' W' N]: the inputs that each output reads, as columns; the last row is of ones. */
+/**
+ * [H', kH kW C + 1, W' N]: the inputs that each output reads, as columns; the last row is of ones. A row of outputs is
+ * a matrix, so that threads share the products by rows, and find what they wrote of dy in their own caches.
+ */
 function fewChannelColumns(x: Tensor, window: WindowAttributes): Tensor {
   const [h, w, n, c] = extents(x)
   const [rows, columns] = windowCounts([h, w], window)
   const [kh, kw] = window.kernel
   const ones = h * w * c
-  const indices = new Int32Array((kh * kw * c + 1) * rows * columns)
+  const indices = new Int32Array((kh * kw * c + 1) * rows * columns).fill(ones)
   let at = 0
-  for (let i = 0; i < kh; i++)
-    for (let j = 0; j < kw; j++)
-      for (let channel = 0; channel < c; channel++)
-        for (let oh = 0; oh < rows; oh++)
+  for (let oh = 0; oh < rows; oh++) {
+    for (let i = 0; i < kh; i++)
+      for (let j = 0; j < kw; j++)
+        for (let channel = 0; channel < c; channel++)
           for (let ow = 0; ow < columns; ow++) {
             const row = rowOf(cell(window, 0, oh, i), cell(window, 1, ow, j), [h, w], 1, 0)
             indices[at++] = row === h * w ? ones + 1 : row * c + channel
           }
-  indices.fill(ones, at)
+    at += columns
+  }
   const border = constant(hostTensor(x.dtype, [2, n], [...new Array(n).fill(1), ...new Array(n).fill(0)]))
   const picked = gather(
     concat([batchInnermost(x), border], 0),
     constant({ dtype: 'int32', shape: [indices.length], data: indices }),
   )
-  return reshape(picked, [kh * kw * c + 1, rows * columns * n])
+  return reshape(picked, [rows, kh * kw * c + 1, columns * n])
+}
+
+/** [kH kW C + 1, K]: the kernel's gradient by rows of columns, and the bias's, which the row of ones sums. */
+function fewChannelGradients(x: Tensor, dy: Tensor, window: WindowAttributes): Tensor {
+  const columns = columnsFor('few-channels', x, window)
+  const [rows, taps, width] = columns.shape as [number, number, number]
+  const k = dy.shape[3]!
+  return reshape(reduceSum(matMul(columns, reshape(dy, [rows, width, k])), [0]), [taps, k])
 }
 
 /**

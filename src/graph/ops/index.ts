@@ -5,6 +5,7 @@ import * as batchAxisOps from './batch-axis.ts'
 import * as convOps from './conv.ts'
 import * as dotProductAttentionOps from './dot-product-attention.ts'
 import * as elementwise from './elementwise.ts'
+import * as flattenedOps from './flattened.ts'
 import * as gatherOps from './gather.ts'
 import * as lossOps from './loss.ts'
 import * as normalizeOps from './normalize.ts'
@@ -19,6 +20,7 @@ const modules = [
   shapeOps,
   elementwise,
   reduceOps,
+  flattenedOps,
   gatherOps,
   resampleOps,
   batchAxisOps,

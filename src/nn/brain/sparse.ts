@@ -1,7 +1,7 @@
 /** Sparse connectivity: dense and convolutional layers that keep some of their connections. */
 import { conv } from '../../graph/ops/conv.ts'
 import { add, mul } from '../../graph/ops/elementwise.ts'
-import { matMul } from '../../graph/ops/reduce.ts'
+import { vectorsTimes } from '../../graph/ops/flattened.ts'
 import { checkInteger, UsageError } from '../../util/errors.ts'
 import { type Shape, sizeOf } from '../../util/host-tensor.ts'
 import { activate } from '../activations.ts'
@@ -48,7 +48,7 @@ export function sparseDense(options: SparseDenseOptions) {
 export const sparseDenseDefinition: LayerDefinition = {
   build(layer: ReturnType<typeof sparseDense>, inputs, scope) {
     const x = vectors(layer, inputs, scope)
-    const y = matMul(x, maskedKernel(layer, [x.shape[1]!, layer.units], scope))
+    const y = vectorsTimes(x, maskedKernel(layer, [x.shape[1]!, layer.units], scope))
     if (!layer.useBias) return activate(y, layer.activation)
     const bias = scope.parameter('bias', [layer.units], { initializer: layer.biasInitializer })
     return activate(add(y, bias), layer.activation)

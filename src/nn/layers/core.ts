@@ -2,8 +2,8 @@
 import type { Tensor } from '../../graph/node.ts'
 import { batchOutward } from '../../graph/ops/batch-axis.ts'
 import { add as addTensors, mul } from '../../graph/ops/elementwise.ts'
+import { vectorsTimes } from '../../graph/ops/flattened.ts'
 import { randomMask } from '../../graph/ops/gather.ts'
-import { matMul } from '../../graph/ops/reduce.ts'
 import { concat, reshape } from '../../graph/ops/shape.ts'
 import { checkInteger, checkRange } from '../../util/errors.ts'
 import { sameShape } from '../../util/host-tensor.ts'
@@ -61,7 +61,7 @@ export const denseDefinition: LayerDefinition = {
       regularizer: kernelRegularizer,
       multiplies: x,
     })
-    let y = matMul(x, kernel)
+    let y = vectorsTimes(x, kernel)
     if (layer.useBias)
       y = addTensors(y, scope.parameter('bias', [units], { initializer: layer.biasInitializer }))
     return activate(y, layer.activation)
