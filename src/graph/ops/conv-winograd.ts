@@ -7,7 +7,9 @@
  *
  * where T is the number of tiles, and the padding is part of B. The transforms of the two axes are applied
  * one after the other (separable.ts). Between them, channels meet in a matrix product for each of the t t
- * places of a tile. Rows of B are ordered (place, tile), so that all tiles of a place share one kernel.
+ * places of a tile. Along the width, rows of B are ordered (place, tile), so that the tiles of a place are rows of one
+ * product; along the height (tile, place), so that what comes of a row of tiles lies together: threads share transforms
+ * and products by rows of tiles, and each finds in its own cache what it wrote.
  */
 import { hostTensor } from '../../util/host-tensor.ts'
 import type { Tensor } from '../node.ts'
@@ -110,7 +112,7 @@ function axisOf(extent: number, axis: 0 | 1, window: WindowAttributes, m: number
   const output = zeros(outputs, places * tiles)
   for (let u = 0; u < places; u++)
     for (let at = 0; at < tiles; at++) {
-      const row = u * tiles + at
+      const row = axis === 0 ? at * places + u : u * tiles + at
       for (let j = 0; j < places; j++) {
         const position = at * m + j - window.before[axis]
         if (position >= 0 && position < extent) input[row]![position] = tile.input[u]![j]!
@@ -134,17 +136,17 @@ function transform(maps: Tensor, down: Matrix, across: Matrix): Tensor {
   return alongAxes(maps, h!, w!)
 }
 
-/** [t, T, t, T N, C]: maps [H, W, N, C], or their cotangent, as products see them. */
+/** [T, t, t, T N, C]: maps [H, W, N, C], or their cotangent, as products see them. */
 function inward(maps: Tensor, [h, w]: Axes, matrixOfAxis: (axis: Axis) => Matrix): Tensor {
   const [, , n, c] = maps.shape as [number, number, number, number]
   const rows = transform(maps, matrixOfAxis(h), matrixOfAxis(w))
-  return reshape(rows, [h.places, h.tiles, w.places, w.tiles * n, c])
+  return reshape(rows, [h.tiles, h.places, w.places, w.tiles * n, c])
 }
 
-/** Maps [H, W, N, C] of products [t, T, t, T N, C]. */
+/** Maps [H, W, N, C] of products [T, t, t, T N, C]. */
 function outward(products: Tensor, [h, w]: Axes, n: number, matrixOfAxis: (axis: Axis) => Matrix): Tensor {
   const c = products.shape.at(-1)!
-  const stacked = reshape(products, [h.places * h.tiles, w.places * w.tiles, n, c])
+  const stacked = reshape(products, [h.tiles * h.places, w.places * w.tiles, n, c])
   return transform(stacked, matrixOfAxis(h), matrixOfAxis(w))
 }
 
@@ -153,11 +155,11 @@ const outputOf = (axis: Axis) => axis.output
 const inputBack = (axis: Axis) => transposed(axis.input)
 const outputBack = (axis: Axis) => transposed(axis.output)
 
-/** [t, 1, t, C, K]: the transformed kernel w [kH, kW, C, K]. */
+/** [t, t, C, K]: the transformed kernel w [kH, kW, C, K]. */
 function transformedKernel(kernel: Tensor, [h, w]: Axes): Tensor {
   const [, , c, k] = kernel.shape as [number, number, number, number]
   const rows = transform(kernel, h.kernel, w.kernel)
-  return reshape(rows, [h.places, 1, w.places, c, k])
+  return reshape(rows, [h.places, w.places, c, k])
 }
 
 /** Y [H', W', N, K]; tiles of m outputs along each axis. */
@@ -186,7 +188,7 @@ export function winogradKernelGradient(x: Tensor, dy: Tensor, window: WindowAttr
   const [h, w] = axes
   const [c, k] = [x.shape[3]!, dy.shape[3]!]
   const products = matMul(inward(x, axes, inputOf), inward(dy, axes, outputBack), { transA: true })
-  const places = reshape(reduceSum(products, [1]), [h.places, w.places, c, k])
+  const places = reshape(reduceSum(products, [0]), [h.places, w.places, c, k])
   return transform(places, transposed(h.kernel), transposed(w.kernel))
 }
 
