@@ -158,6 +158,25 @@ describe('layers', () => {
     }
   })
 
+  test('a kernel gradient is computed beside the input gradient, which reads the same cotangent', () => {
+    const convolution = (name: string) => conv2d({ name, filters: 16, kernelSize: 3, padding: 'same' })
+    const { bytes } = compiled([convolution('first'), batchNormalization(), convolution('second')])
+    const { phases } = planSteps(decodeModel(bytes))!
+    const graphs = phases.map(phase => ('graph' in phase ? phase.graph.nodes : []))
+    const phaseOf = (flag: string) =>
+      graphs.findIndex(nodes =>
+        nodes.some(({ name, attributes }) => {
+          const { [flag]: turned } = attributes
+          return (
+            name?.startsWith('backward/second/FusedMatMul') && turned && 'int' in turned && turned.int === 1
+          )
+        }),
+      )
+    expect(phaseOf('transA')).toBeGreaterThan(0)
+    expect(phaseOf('transA')).toBe(phaseOf('transB'))
+    expect(phaseOf('transA')).toBeLessThan(graphs.findLastIndex(nodes => nodes.length > 0))
+  })
+
   test('where a value is not a number, so is what is computed from it', async () => {
     const program = compiled(pools())
     const state = { ...initialState(program) }

@@ -97,19 +97,30 @@ class Schedule {
     return { phases, extra }
   }
 
-  /** In the last graph of ONNX Runtime's, if what it reads is there. */
+  /**
+   * In the last graph of ONNX Runtime's, if what it reads is there; in the first that can, where it makes less of what
+   * earlier phases wrote: that may still lie in a cache, and need not be kept.
+   */
   #placeNode(node: OnnxNode): void {
-    const phase = this.#phaseFor(node.inputs, 0)
+    const phase = this.#phaseFor(node.inputs, 0, this.#makesLess(node) ? 0 : this.#phases.length - 1)
     const nodes = this.#phases[phase] as OnnxNode[]
     nodes.push(node)
     for (const name of node.outputs) this.#places.set(name, { phase, stage: 0 })
   }
 
-  /** The last phase of its kind, 0 for ONNX Runtime's and 1 for kernels; a new one where these values come later. */
-  #phaseFor(values: Iterable<string>, kind: 0 | 1): number {
+  #makesLess({ inputs, outputs }: OnnxNode): boolean {
+    const total = (names: readonly string[]) => names.reduce((sum, name) => sum + this.#body.sizeOf(name), 0)
+    const isOfStep = (name: string) => this.#places.has(this.#body.baseOf(name))
+    return total(outputs) < total(inputs.filter(isOfStep))
+  }
+
+  /**
+   * The phase `least` or the one before it, whichever is of this kind, 0 for ONNX Runtime's and 1 for kernels; a later
+   * one where these values come later.
+   */
+  #phaseFor(values: Iterable<string>, kind: 0 | 1, least = this.#phases.length - 1): number {
     const ofKind = (phase: number, otherwise: number) => (phase % 2 === kind ? phase : otherwise)
-    const end = this.#phases.length - 1
-    let phase = Math.max(kind, ofKind(end, end - 1))
+    let phase = Math.max(kind, ofKind(least, least - 1))
     for (const name of values) {
       const place = this.#places.get(this.#body.baseOf(name))
       if (place) phase = Math.max(phase, ofKind(place.phase, place.phase + 1))
