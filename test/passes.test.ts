@@ -23,6 +23,7 @@ import type { Kernel } from '../src/runtime/steps/kernel.ts'
 import { packed } from '../src/runtime/steps/memory.ts'
 import { planSteps } from '../src/runtime/steps/plan.ts'
 import { steppedLoader } from '../src/runtime/steps/stepped.ts'
+import { isKernel } from '../src/runtime/steps/task.ts'
 import { type HostTensor, hostTensor, toNumbers } from '../src/util/host-tensor.ts'
 import { loopModel } from './loop-model.ts'
 import { feedsOf, initialState, noise } from './train-with.ts'
@@ -38,11 +39,13 @@ const whole = sessionLoader(ort, {
   logSeverityLevel: 3,
 })
 
+const crew = { threads: 2, isMeasured: false }
+
 /** The kernels of a step's passes: those that are no updates. */
 function passesOf(model: OnnxModel): Kernel[] {
-  const { phases } = planSteps(model)!
+  const { phases } = planSteps(model, crew)!
   const kernels = phases.flatMap(phase => ('stages' in phase ? phase.stages.flat() : []))
-  return kernels.filter(({ updates }) => !updates)
+  return kernels.filter(isKernel).filter(({ updates }) => !updates)
 }
 
 describe('layers', () => {
@@ -161,7 +164,7 @@ describe('layers', () => {
   test('a kernel gradient is computed beside the input gradient, which reads the same cotangent', () => {
     const convolution = (name: string) => conv2d({ name, filters: 16, kernelSize: 3, padding: 'same' })
     const { bytes } = compiled([convolution('first'), batchNormalization(), convolution('second')])
-    const { phases } = planSteps(decodeModel(bytes))!
+    const { phases } = planSteps(decodeModel(bytes), crew)!
     const graphs = phases.map(phase => ('graph' in phase ? phase.graph.nodes : []))
     const phaseOf = (flag: string) =>
       graphs.findIndex(nodes =>

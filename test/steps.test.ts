@@ -24,6 +24,7 @@ import { openEngine } from '../src/runtime/node.ts'
 import type { Tensors } from '../src/runtime/protocol.ts'
 import { planSteps } from '../src/runtime/steps/plan.ts'
 import { steppedLoader } from '../src/runtime/steps/stepped.ts'
+import { isKernel } from '../src/runtime/steps/task.ts'
 import { type HostTensor, hostTensor } from '../src/util/host-tensor.ts'
 import { architectures } from '../src/zoo/index.ts'
 import { loopModel } from './loop-model.ts'
@@ -110,6 +111,8 @@ const optimizers: Readonly<Record<string, Optimizer>> = {
   'rmsprop, centered': rmsprop({ centered: true, momentum: 0.5 }),
   adagrad: adagrad(),
 }
+
+const crew = { threads: 2, isMeasured: false }
 
 describe('the same bits as the whole loop', () => {
   for (const threads of [1, 2] as const)
@@ -294,7 +297,7 @@ describe('what is updated in one pass', () => {
       optimizer: adam(),
       batchSize: 4,
     })
-    const plan = planSteps(decodeModel(program.bytes))!
+    const plan = planSteps(decodeModel(program.bytes), crew)!
     const copied = plan.states.filter(state => state.copied !== undefined).map(({ name }) => name)
     const trainable = program.state.filter(({ kind }) => kind === 'parameter').map(({ name }) => name)
     expect(
@@ -302,19 +305,19 @@ describe('what is updated in one pass', () => {
     ).toEqual([])
     // What runs in a pass reads the gradient, and what Adam keeps; and nothing twice.
     const kernels = plan.phases.flatMap(phase => ('stages' in phase ? phase.stages.flat() : []))
-    for (const { stores } of kernels.filter(({ updates }) => updates))
+    for (const { stores } of kernels.filter(isKernel).filter(({ updates }) => updates))
       expect(stores.length).toBeLessThanOrEqual(3)
   })
 
   test('programs that are no loop over steps, or update nothing, are left alone', () => {
     const model = sequential(layers(), { input: size, name: 'small' })
     const { bytes } = compileEvaluation(model, crossEntropy(), 8)
-    expect(planSteps(decodeModel(bytes))).toBeUndefined()
+    expect(planSteps(decodeModel(bytes), crew)).toBeUndefined()
     const idle = loopOf(4, [
       { op: 'Softmax', inputs: ['s0'], outputs: ['n0'], attributes: {} },
       { op: 'Softmax', inputs: ['s1'], outputs: ['n1'], attributes: {} },
     ])
-    expect(planSteps(idle)).toBeUndefined()
+    expect(planSteps(idle, crew)).toBeUndefined()
   })
 })
 

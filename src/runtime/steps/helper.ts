@@ -1,6 +1,6 @@
 /** The worker thread of a team's helper: takes pieces of work whenever the team's turn moves on. */
 import { receiveMessageOnPort, workerData } from 'node:worker_threads'
-import { type Delivery, type HelperData, instantiate, isOpen, Runnable, slots } from './share.ts'
+import { type Delivery, functionsOf, type HelperData, isOpen, Runnable, slots } from './share.ts'
 
 const { control, memory, port, members, member } = workerData as HelperData
 const programs = new Map<number, Runnable>()
@@ -14,10 +14,7 @@ for (let turn = 0; ; ) {
   while (!programs.has(program)) {
     const delivery: Delivery | undefined = receiveMessageOnPort(port)?.message
     if (delivery)
-      programs.set(
-        delivery.program,
-        new Runnable(instantiate(delivery.module, memory), delivery.sizes, members),
-      )
+      programs.set(delivery.program, new Runnable(functionsOf(delivery, memory), delivery.sizes, members))
   }
   programs.get(program)!.runShare(control, turn, member, first, last)
 }

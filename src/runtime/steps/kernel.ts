@@ -1,7 +1,6 @@
 /** Kernels: what is computed in one pass over memory, as loops around a few operations on four values each. */
 import { floatOf } from '../../onnx/attributes.ts'
 import type { OnnxNode } from '../../onnx/model.ts'
-import { sizeOf } from '../../util/host-tensor.ts'
 import type { Access } from './access.ts'
 
 export type Operand =
@@ -115,19 +114,3 @@ function hardSigmoidSteps(x: Operand, alpha: number, beta: number, at: number): 
     { op: 'Max', operands: [{ step: at + 2 }, { constant: 0 }] },
   ]
 }
-
-/** The tensors that a kernel reads. */
-export function namesReadBy({ steps }: Kernel): string[] {
-  const names = steps
-    .flatMap(step => step.operands)
-    .flatMap(operand => ('tensor' in operand ? operand.tensor : []))
-  return [...new Set(names)]
-}
-
-/** The tensors that a kernel writes. */
-export const namesWrittenBy = ({ stores, sums }: Kernel): string[] => [
-  ...new Set([...stores, ...sums].map(({ tensor }) => tensor)),
-]
-
-/** Operations on vectors, over all turns. */
-export const workOf = ({ loops, steps }: Kernel): number => sizeOf(loops) * steps.length

@@ -11,6 +11,7 @@ import { FoveaError } from '../../util/errors.ts'
 import type { HostTensor } from '../../util/host-tensor.ts'
 import { aligned } from '../ort-tensor.ts'
 import type { Tensors } from '../protocol.ts'
+import { type NativeCall, type NativeCalls, nativeTypes } from './native-calls.ts'
 
 /** An address in this process. */
 type Pointer = bigint
@@ -26,16 +27,13 @@ const API_VERSION = 17
 
 /** Functions by their places in the table `OrtApi` of onnxruntime_c_api.h, which only grows at its end. */
 const places = {
-  GetErrorMessage: [2, 'const char *(void *status)'],
+  GetErrorMessage: [2, nativeTypes.GetErrorMessage],
   CreateEnv: [3, 'void *(int level, const char *name, _Out_ void **env)'],
   CreateSessionFromArray: [
     8,
     'void *(void *env, const void *bytes, size_t length, void *options, _Out_ void **session)',
   ],
-  Run: [
-    9,
-    'void *(void *session, void *options, void *inputNames, void *inputs, size_t inputCount, void *outputNames, size_t outputCount, void *outputs)',
-  ],
+  Run: [9, nativeTypes.Run],
   CreateSessionOptions: [10, 'void *(_Out_ void **options)'],
   EnableProfiling: [
     14,
@@ -70,13 +68,16 @@ const [LOG_ERRORS, OPTIMIZE_ALL, FROM_ARENA, DEFAULT_MEMORY] = [3, 99, 1, 0]
 export class NativeRuntime {
   /** Koffi unloads a library that nothing refers to. */
   readonly library: LibraryHandle
+  /** For other threads. */
+  readonly addresses: Omit<NativeCalls, 'parts'>
   readonly #functions: Functions
   readonly #environment: Pointer
   readonly #memoryInfo: Pointer
 
   /** @throws Error where the library is not there, or is of another kind */
   constructor() {
-    this.library = koffi.load(libraryPath())
+    const library = libraryPath()
+    this.library = koffi.load(library)
     const base = koffi.decode(
       this.library.func('void *OrtGetApiBase()')(),
       koffi.array('void *', 1),
@@ -93,6 +94,11 @@ export class NativeRuntime {
         koffi.decode(table[place], koffi.proto(type)),
       ]),
     ) as Functions
+    this.addresses = {
+      library,
+      run: table[places.Run[0]]!,
+      getErrorMessage: table[places.GetErrorMessage[0]]!,
+    }
     this.#environment = this.make('CreateEnv', LOG_ERRORS, 'fovea')
     this.#memoryInfo = this.make('CreateCpuMemoryInfo', FROM_ARENA, DEFAULT_MEMORY)
   }
@@ -201,8 +207,8 @@ export class NativeSession {
 export class NativeBinding {
   readonly #runtime: NativeRuntime
   readonly #values: readonly Pointer[]
-  readonly #arguments: readonly unknown[]
-  /** Keeps what the arguments point to. */
+  readonly call: NativeCall
+  /** Keeps what the call points to. */
   readonly held: readonly unknown[]
 
   constructor(runtime: NativeRuntime, session: Pointer, inputs: Tensors, outputs: Tensors) {
@@ -213,16 +219,23 @@ export class NativeBinding {
     const count = Object.keys(inputs).length
     const pointers = names.map(name => koffi.address(name))
     const lists = [pointers, this.#values].flatMap(list => [list.slice(0, count), list.slice(count)])
-    const [inputNames, outputNames, inputValues, outputValues] = lists.map(list => BigUint64Array.from(list))
-    this.held = [tensors, names]
-    this.#arguments = [
-      ...[session, null, inputNames, inputValues, count, outputNames],
-      ...[tensors.length - count, outputValues],
+    // Shared memory is nowhere else tomorrow, and is never empty here: of nothing there is no address.
+    const fixed = lists.map(list => {
+      const words = new BigUint64Array(new SharedArrayBuffer(8 * (list.length + 1)))
+      words.set(list)
+      return words
+    })
+    this.held = [tensors, names, fixed]
+    const [inputNames, outputNames, inputValues, outputValues] = fixed.map(words => koffi.address(words))
+    this.call = [
+      ...([session, inputNames!, inputValues!, BigInt(count)] as const),
+      ...([outputNames!, BigInt(tensors.length - count), outputValues!] as const),
     ]
   }
 
   run(): void {
-    this.#runtime.call('Run', ...this.#arguments)
+    const [session, ...others] = this.call
+    this.#runtime.call('Run', session, null, ...others)
   }
 
   release(): void {

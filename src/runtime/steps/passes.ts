@@ -189,7 +189,7 @@ export class Passes {
   /** The value that another becomes, element by element, if it becomes nothing else. */
   #endOf(name: string, roots: ReadonlySet<string>, needed: ReadonlySet<string>): string | undefined {
     const [reader, ...others] = this.#body.realReadersOf(name)
-    if (!reader || others.length > 0 || this.#isNeeded(name, needed)) return undefined
+    if (!reader || others.length > 0 || this.#body.isAmong(needed, name)) return undefined
     const [after] = reader.outputs as [string]
     const isAlike =
       this.#chosen.get(reader) === 'elementwise' && this.#body.sizeOf(after) === this.#body.sizeOf(name)
@@ -217,19 +217,10 @@ export class Passes {
 
   #isRoot(name: string, node: OnnxNode, needed: ReadonlySet<string>): boolean {
     const kind = this.#chosen.get(node)
-    if (kind === 'sum' || kind === 'weighted' || this.#isNeeded(name, needed)) return true
+    if (kind === 'sum' || kind === 'weighted' || this.#body.isAmong(needed, name)) return true
     return this.#body
       .realReadersOf(name)
       .some(reader => !this.#chosen.has(reader) || (kind !== 'move' && this.#isSmallSourceOf(name, reader)))
-  }
-
-  #isNeeded(name: string, needed: ReadonlySet<string>): boolean {
-    return (
-      needed.has(name) ||
-      this.#body
-        .readersOf(name)
-        .some(reader => this.#body.isAlias(reader) && this.#isNeeded(reader.outputs[0]!, needed))
-    )
   }
 
   #isSmallSourceOf(name: string, reader: OnnxNode): boolean {

@@ -1,7 +1,8 @@
 /** The order of a step: graphs that ONNX Runtime runs and stages of kernels, in turns. */
 import type { OnnxNode } from '../../onnx/model.ts'
 import { Unfit } from './access.ts'
-import type { Kernel } from './kernel.ts'
+import { type Draft, type DraftStage, Drafts } from './drafts.ts'
+import { Parting, partedGraph } from './parted.ts'
 import {
   type BuiltKernels,
   blocksKernel,
@@ -12,12 +13,13 @@ import {
 } from './pass-kernels.ts'
 import { Passes } from './passes.ts'
 import type { StepBody } from './step-body.ts'
+import type { Task } from './task.ts'
 import type { Updates } from './updates.ts'
 
 export type Phase =
   | { readonly nodes: readonly OnnxNode[] }
-  /** Kernels of one stage may run in any order; those of the next read what they wrote. */
-  | { readonly stages: readonly (readonly Kernel[])[] }
+  /** Tasks of one stage may run in any order; those of the next read what they wrote. */
+  | { readonly stages: readonly (readonly Task[])[] }
 
 export interface Phases {
   readonly phases: readonly Phase[]
@@ -25,14 +27,21 @@ export interface Phases {
   readonly extra: ReadonlyMap<string, number>
 }
 
+/** Who runs a step. */
+export interface Crew {
+  readonly threads: number
+  /** Whether each node is to be measured by itself. */
+  readonly isMeasured: boolean
+}
+
 /** @param needed values of the step that are read after it */
-export function phasesOf(body: StepBody, updates: Updates, needed: ReadonlySet<string>): Phases {
+export function phasesOf(body: StepBody, updates: Updates, needed: ReadonlySet<string>, crew: Crew): Phases {
   const refused = new Set<OnnxNode>()
   const apart = new Set<string>()
   const known = new Map<string, Group>()
   for (;;) {
     const passes = new Passes(body, updates, refused, apart)
-    const schedule = new Schedule(body, updates, passes, needed, known)
+    const schedule = new Schedule(body, updates, passes, needed, known, crew)
     const phases = schedule.phases()
     if (schedule.refused.size === 0 && schedule.apart.size === 0) return phases
     for (const node of schedule.refused) refused.add(node)
@@ -44,6 +53,17 @@ export function phasesOf(body: StepBody, updates: Updates, needed: ReadonlySet<s
 interface Group {
   readonly roots: readonly [Root, ...Root[]]
   readonly built: BuiltKernels
+}
+
+interface Position {
+  readonly phase: number
+  readonly stage: number
+  readonly draft?: Draft
+}
+
+/** What is in a stage. */
+interface Stage extends DraftStage {
+  readonly groups: Group[]
 }
 
 class Schedule {
@@ -59,10 +79,12 @@ class Schedule {
   readonly #roots: ReadonlyMap<string, readonly string[]>
   /** Kernels of one root, of an earlier schedule too. */
   readonly #known: Map<string, Group>
+  readonly #parting: Parting
+  readonly #drafts: Drafts
   /** Even ones are ONNX Runtime's. */
-  readonly #phases: (OnnxNode[] | Group[][])[] = [[]]
-  /** Where a value is computed: its phase, and of a kernel's value its stage. */
-  readonly #places = new Map<string, { readonly phase: number; readonly stage: number }>()
+  readonly #phases: (OnnxNode[] | Stage[])[] = [[]]
+  /** Where a value is computed: its phase, its stage if that has some, and the nodes that it is computed beside. */
+  readonly #places = new Map<string, Position>()
 
   constructor(
     body: StepBody,
@@ -70,6 +92,7 @@ class Schedule {
     passes: Passes,
     needed: ReadonlySet<string>,
     known: Map<string, Group>,
+    crew: Crew,
   ) {
     this.#known = known
     this.#body = body
@@ -77,6 +100,12 @@ class Schedule {
     this.#passes = passes
     this.#needed = needed
     this.#roots = passes.roots(needed)
+    this.#parting = new Parting(
+      body,
+      crew.threads,
+      node => updates.has(node) || passes.kindOf(node) !== undefined,
+    )
+    this.#drafts = new Drafts(body, this.#parting, crew.isMeasured)
   }
 
   phases(): Phases {
@@ -84,15 +113,17 @@ class Schedule {
       if (this.#updates.has(node)) continue
       if (this.#passes.kindOf(node)) {
         for (const name of node.outputs) if (this.#roots.has(name)) this.#placeRoot(node, name)
-      } else if (!this.#body.isAlias(node) || this.#needed.has(node.outputs[0]!)) this.#placeNode(node)
+      } else if (!this.#body.isAlias(node) || this.#needed.has(node.outputs[0]!)) {
+        if (!this.#placeParts(node)) this.#placeNode(node)
+      }
     }
     const extra = new Map<string, number>()
     const phases = this.#phases.map((phase, i): Phase => {
       if (i % 2 === 0) return { nodes: phase as OnnxNode[] }
-      const stages = phase as Group[][]
-      for (const { summed, tensor, size } of stages.flat().flatMap(({ roots }) => roots))
+      const stages = phase as Stage[]
+      for (const { summed, tensor, size } of stages.flatMap(({ groups }) => groups.flatMap(g => g.roots)))
         if (summed !== undefined) extra.set(tensor, size)
-      return { stages: stages.map(groups => groups.flatMap(({ built }) => built.kernels)) }
+      return { stages: stages.map(stage => this.#tasksOf(stage)) }
     })
     return { phases, extra }
   }
@@ -142,21 +173,60 @@ class Schedule {
     const [root] = group.roots
     const leaves = [...group.built.leaves]
     const phase = this.#phaseFor(leaves, 1)
-    const stages = this.#phases[phase] as Group[][]
-    const earlier = leaves.map(leaf => this.#places.get(leaf)).filter(place => place?.phase === phase)
-    const stage = Math.max(0, ...earlier.map(place => place!.stage + 1))
+    const stage = this.#stageAfter(leaves, phase)
     // A sum's blocks are added up in a stage of their own.
     const own = isSum ? stage + 1 : stage
-    while (stages.length <= own) stages.push([])
-    this.#join(stages[stage]!, group)
+    this.#join(this.#stageAt(phase, stage).groups, group)
+    const { groups } = this.#stageAt(phase, own)
     this.#places.set(name, { phase, stage: own })
     if (isSum) {
       const kernel = blocksKernel(this.#body, root, node.name ?? '')
-      stages[own]!.push({
+      groups.push({
         roots: [root],
         built: { kernels: [kernel], leaves: new Set([root.tensor]), inner: new Set() },
       })
     }
+  }
+
+  #stageAt(phase: number, stage: number): Stage {
+    const stages = this.#phases[phase] as Stage[]
+    while (stages.length <= stage) stages.push({ groups: [], drafts: [] })
+    return stages[stage]!
+  }
+
+  /** The first stage of a phase that all of these values come before. */
+  #stageAfter(values: readonly string[], phase: number): number {
+    const places = values.map(name => this.#places.get(this.#body.baseOf(name)))
+    return Math.max(0, ...places.map(place => (place?.phase === phase ? place.stage + 1 : 0)))
+  }
+
+  /** Places a node that runs part by part; false: it does not. */
+  #placeParts(node: OnnxNode): boolean {
+    if (!this.#parting.rolesOf(node)) return false
+    const isFirst = this.#parting.partsOf(node) === undefined || this.#makesLess(node)
+    const phase = this.#phaseFor(node.inputs, 1, isFirst ? 0 : this.#phases.length - 1)
+    const stage = this.#stageAfter(node.inputs, phase)
+    const positions = node.inputs.map(name => this.#places.get(this.#body.baseOf(name)))
+    const sources = positions.map(place =>
+      place?.phase === phase && place.stage === stage - 1 ? place : undefined,
+    )
+    this.#stageAt(phase, stage)
+    const found = this.#drafts.take(node, sources, this.#phases[phase] as Stage[], stage)
+    if (!found) return false
+    for (const { outputs } of found.draft.nodes)
+      for (const name of outputs) this.#places.set(name, { phase, ...found })
+    return true
+  }
+
+  #tasksOf({ groups, drafts }: Stage): Task[] {
+    const graphs = drafts.map(({ nodes, parts }) => {
+      const own = new Set(nodes)
+      const isRead = (name: string) =>
+        this.#body.isAmong(this.#needed, name) ||
+        this.#body.realReadersOf(name).some(reader => !own.has(reader))
+      return partedGraph(this.#body, this.#parting, nodes, parts, isRead)
+    })
+    return [...groups.flatMap(({ built }) => built.kernels), ...graphs]
   }
 
   #groupOf(node: OnnxNode, name: string): Group | Unfit {

@@ -4,9 +4,10 @@
  */
 import type { OnnxGraph, OnnxModel, OnnxNode, ValueInfo } from '../../onnx/model.ts'
 import { type ValueType, valuesOf } from '../../onnx/shapes.ts'
-import { type Kernel, namesReadBy, namesWrittenBy } from './kernel.ts'
-import { type Phase, phasesOf } from './phases.ts'
+import type { Kernel } from './kernel.ts'
+import { type Crew, type Phase, phasesOf } from './phases.ts'
 import { EXTENTS, neededFor, StepBody } from './step-body.ts'
+import { namesReadBy, namesWrittenBy, type Task } from './task.ts'
 import { Updates } from './updates.ts'
 
 /** State that goes from step to step; float32. */
@@ -23,12 +24,14 @@ export interface CarriedState {
 /** A part of a step. */
 export type StepPhase =
   /** Inputs of the program, the number of the step, states and values of earlier phases are its inputs. */
-  { readonly graph: OnnxGraph } | { readonly stages: readonly (readonly Kernel[])[] }
+  { readonly graph: OnnxGraph } | { readonly stages: readonly (readonly Task[])[] }
 
 /** A value that one phase gives and later ones, or who reads the results, take. */
 export interface StepValue extends ValueType {
   readonly name: string
-  /** Phases by number, both included. */
+  /** The number of the phase that gives it. */
+  readonly phase: number
+  /** Moments, both included: a graph that ONNX Runtime runs takes one, and so does a stage. */
   readonly from: number
   readonly to: number
 }
@@ -49,7 +52,7 @@ export interface StepPlan {
   readonly states: readonly CarriedState[]
   /** Values of the step, and outputs of the program, which has them stacked. */
   readonly perStep: readonly { readonly value: string; readonly output: string }[]
-  /** Inputs of the program that kernels read. */
+  /** Inputs of the program that tasks read. */
   readonly kernelInputs: readonly ValueInfo[]
 }
 
@@ -58,7 +61,7 @@ export interface StepPlan {
  *
  * @throws FoveaError at an operator whose shape is not known
  */
-export function planSteps({ graph }: OnnxModel): StepPlan | undefined {
+export function planSteps({ graph }: OnnxModel, crew: Crew): StepPlan | undefined {
   const at = graph.nodes.findIndex(({ op }) => op === 'Loop')
   const loop = graph.nodes[at]
   const attribute = loop?.attributes.body
@@ -86,7 +89,7 @@ export function planSteps({ graph }: OnnxModel): StepPlan | undefined {
     ...states.flatMap(({ copied }) => copied ?? []),
     ...lastKernels.flatMap(namesReadBy).filter(name => body.producerOf(name)),
   ])
-  const { phases: firstPhases, extra } = phasesOf(body, updates, needed)
+  const { phases: firstPhases, extra } = phasesOf(body, updates, needed, crew)
   const phases = withUpdates(firstPhases, lastKernels)
   const values = valuesBetween(body, phases, needed, extra)
   const isGiven = (name: string) => values.some(value => value.name === name)
@@ -105,14 +108,14 @@ export function planSteps({ graph }: OnnxModel): StepPlan | undefined {
     const part = body.nodes.filter(node => own.has(node) || body.isAlias(node))
     // What is an earlier value in another shape is made again.
     const made = new Set(part.flatMap(({ outputs }) => outputs))
-    const earlier = values.filter(({ name, from }) => from !== i && !made.has(name))
+    const earlier = values.filter(({ name, phase: by }) => by !== i && !made.has(name))
     return {
       graph: partOf(
         `step/${i}`,
         whole,
         part,
         [...given, ...earlier],
-        values.filter(({ from }) => from === i),
+        values.filter(value => value.phase === i),
       ),
     }
   })
@@ -150,39 +153,45 @@ function withUpdates(phases: readonly Phase[], updates: readonly Kernel[]): Phas
   return [...phases, { stages: [updates] }]
 }
 
-/** What phases give to others, with the first and the last phase of each. */
+/** What phases and stages give to others, with the first and the last moment of each. */
 function valuesBetween(
   body: StepBody,
   phases: readonly Phase[],
   needed: ReadonlySet<string>,
   extra: ReadonlyMap<string, number>,
 ): StepValue[] {
-  const from = new Map<string, number>()
+  const from = new Map<string, { readonly phase: number; readonly moment: number }>()
   const to = new Map<string, number>()
-  const read = (name: string, phase: number) => {
-    if (from.has(name)) to.set(name, Math.max(phase, to.get(name) ?? 0))
+  let moment = 0
+  const read = (name: string) => {
+    if (from.has(name)) to.set(name, moment)
   }
   for (const [i, phase] of phases.entries()) {
     if ('stages' in phase) {
-      const kernels = phase.stages.flat()
-      // Even where nobody reads it: of a split nobody may take the part that it is in.
-      for (const name of kernels.flatMap(namesWrittenBy))
-        if (!body.isState(name)) {
-          from.set(name, i)
-          to.set(name, i)
-        }
-      for (const name of kernels.flatMap(namesReadBy)) read(name, i)
+      for (const tasks of phase.stages) {
+        for (const name of tasks.flatMap(namesReadBy)) read(name)
+        // Even where nobody reads it: of a split nobody may take the part that it is in.
+        for (const name of tasks.flatMap(namesWrittenBy))
+          if (!body.isState(name)) {
+            if (!from.has(name)) from.set(name, { phase: i, moment })
+            to.set(name, moment)
+          }
+        moment++
+      }
       continue
     }
-    for (const node of phase.nodes) for (const name of node.outputs) from.set(name, i)
+    for (const node of phase.nodes) for (const name of node.outputs) from.set(name, { phase: i, moment })
     for (const node of phase.nodes)
-      for (const name of node.inputs) if (from.get(body.baseOf(name)) !== i) read(body.baseOf(name), i)
+      for (const name of node.inputs.map(input => body.baseOf(input)))
+        if (from.get(name)?.phase !== i) read(name)
+    moment++
   }
-  for (const name of needed) read(name, phases.length)
+  for (const name of needed) read(name)
   return [...to].map(([name, last]) => {
     const values = extra.get(name)
     const type: ValueType = values === undefined ? body.typeOf(name) : { dtype: 'float32', shape: [values] }
-    return { name, ...type, from: from.get(name)!, to: last }
+    const { phase, moment: first } = from.get(name)!
+    return { name, ...type, phase, from: first, to: last }
   })
 }
 

@@ -1,12 +1,13 @@
-/** What each thread of a team does with kernels, and how the threads talk. */
+/** What each thread of a team does with tasks, and how the threads talk. */
 import type { MessagePort } from 'node:worker_threads'
+import { type NativeCalls, partRunners } from './native-calls.ts'
 import { type WasmMemory, type WasmModule, wasm } from './webassembly.ts'
 
 /** Numbers that the threads share. */
 export const slots = {
   /** Another number each time that the team is asked to run. */
   turn: 0,
-  /** What to run: the program's number, its first kernel, and the one after the last. */
+  /** What to run: the program's number, its first task, and the one after the last. */
   program: 1,
   first: 2,
   last: 3,
@@ -30,29 +31,32 @@ export interface HelperData {
   readonly member: number
 }
 
-/** What threads must know of a kernel. */
-export interface KernelSize {
-  /** Turns of the outermost loop. */
+/** What threads must know of a task. */
+export interface TaskSize {
+  /** What they share of it. */
   readonly turns: number
   /** Operations on vectors, over all turns. */
   readonly work: number
-  /** Kernels of one stage may run in any order; of one after the other they may not. */
+  /** Tasks of one stage may run in any order; of one after the other they may not. */
   readonly stage: number
 }
 
 /** A program as it reaches a helper. */
 export interface Delivery {
   readonly program: number
+  readonly sizes: readonly TaskSize[]
+  /** Of the tasks that are kernels. */
   readonly module: WasmModule
-  readonly sizes: readonly KernelSize[]
+  /** Of the others; undefined: there are none. */
+  readonly calls: NativeCalls | undefined
 }
 
-/** A kernel from one turn of its outermost loop to another. */
-type Functions = readonly ((from: number, to: number) => void)[]
+/** A task from one turn to another (not included). */
+type TaskFunction = (from: number, to: number) => void
 
-/** Some turns of a kernel. */
+/** Some turns of a task. */
 interface Piece {
-  readonly kernel: number
+  readonly task: number
   readonly from: number
   readonly to: number
   readonly stage: number
@@ -103,37 +107,40 @@ export function isOpen(control: Int32Array<SharedArrayBuffer>, turn: number): bo
   return next >= 0 && next < MOST_PIECES
 }
 
-export function instantiate(module: WasmModule, memory: WasmMemory): Functions {
+/** What a thread runs the tasks of a program with. */
+export function functionsOf({ sizes, module, calls }: Delivery, memory: WasmMemory): TaskFunction[] {
   const { exports } = new wasm.Instance(module, { host: { memory } })
-  return Object.keys(exports).map((_, i) => exports[i] as Functions[number])
+  const runners = calls && partRunners(calls)
+  let kernels = 0
+  return sizes.map((_, i) => runners?.get(i) ?? (exports[kernels++] as TaskFunction))
 }
 
 /** A program as a thread runs it. */
 export class Runnable {
-  readonly #functions: Functions
-  readonly #sizes: readonly KernelSize[]
+  readonly #functions: readonly TaskFunction[]
+  readonly #sizes: readonly TaskSize[]
   readonly #members: number
   readonly #works = new Map<number, Work>()
 
-  constructor(functions: Functions, sizes: readonly KernelSize[], members: number) {
+  constructor(functions: readonly TaskFunction[], sizes: readonly TaskSize[], members: number) {
     this.#functions = functions
     this.#sizes = sizes
     this.#members = members
   }
 
-  /** How many pieces the kernels from `first` to `last` (not included) are. */
+  /** How many pieces the tasks from `first` to `last` (not included) are. */
   count(first: number, last: number): number {
     return this.#workOf(first, last).count
   }
 
-  /** Whether the kernels are more work than waking another thread. */
+  /** Whether the tasks are more work than waking another thread. */
   isShared(first: number, last: number): boolean {
     return this.#workOf(first, last).isShared
   }
 
   /** All of it, by this thread alone. */
   runAlone(first: number, last: number): void {
-    for (let kernel = first; kernel < last; kernel++) this.#functions[kernel]!(0, this.#sizes[kernel]!.turns)
+    for (let task = first; task < last; task++) this.#functions[task]!(0, this.#sizes[task]!.turns)
   }
 
   /** Takes pieces of a turn's work until none is left: stage by stage, its own before those of others. */
@@ -169,7 +176,7 @@ export class Runnable {
       if (piece?.stage !== stage) return
       if (Atomics.compareExchange(control, slot, claim, claim + 1) !== claim) continue
       waitFor(control, piece.after)
-      this.#functions[piece.kernel]!(piece.from, piece.to)
+      this.#functions[piece.task]!(piece.from, piece.to)
       Atomics.add(control, slots.done, 1)
       Atomics.notify(control, slots.done)
     }
@@ -183,8 +190,8 @@ export class Runnable {
     let count = 0
     let after = 0
     let { stage } = this.#sizes[first]!
-    for (let kernel = first; kernel < last; kernel++) {
-      const size = this.#sizes[kernel]!
+    for (let task = first; task < last; task++) {
+      const size = this.#sizes[task]!
       if (size.stage !== stage) {
         stage = size.stage
         after = count
@@ -194,7 +201,7 @@ export class Runnable {
       const bound = (part: number) => Math.floor((size.turns * part) / parts)
       for (let i = 0; i < parts; i++) {
         const member = Math.floor((i * this.#members) / parts)
-        pieces[member]!.push({ kernel, from: bound(i), to: bound(i + 1), stage, after })
+        pieces[member]!.push({ task, from: bound(i), to: bound(i + 1), stage, after })
       }
       count += parts
     }

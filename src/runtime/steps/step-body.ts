@@ -72,6 +72,14 @@ export class StepBody {
     )
   }
 
+  /** Whether a value is one of `needed`, in any shape. */
+  isAmong(needed: ReadonlySet<string>, name: string): boolean {
+    return (
+      needed.has(name) ||
+      this.readersOf(name).some(reader => this.isAlias(reader) && this.isAmong(needed, reader.outputs[0]!))
+    )
+  }
+
   constant(name: string): HostTensor | undefined {
     return this.#constants.get(name)
   }

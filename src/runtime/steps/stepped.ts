@@ -1,6 +1,5 @@
 /** Training programs whose steps are calls of ONNX Runtime, with kernels between them. On the CPU, in Node. */
 import { decodeModel } from '../../onnx/decode.ts'
-import { encodeModel } from '../../onnx/encode.ts'
 import type { OnnxGraph, OnnxModel } from '../../onnx/model.ts'
 import { median } from '../../stats/summary.ts'
 import { arrayTypes, type HostTensor, type Shape, sizeOf, type TensorData } from '../../util/host-tensor.ts'
@@ -10,11 +9,14 @@ import { ownTensor } from '../ort-tensor.ts'
 import { LOOP, loopTimings } from '../profile.ts'
 import type { Tensors } from '../protocol.ts'
 import { kernelModule } from './code.ts'
-import { type Kernel, namesReadBy, namesWrittenBy } from './kernel.ts'
 import { packed, placeBytes, StepMemory } from './memory.ts'
 import { NativeRuntime, type NativeSession } from './onnxruntime.ts'
+import { PartedCalls } from './parted-calls.ts'
+import type { Crew } from './phases.ts'
 import { planSteps, type StepPlan, type StepValue } from './plan.ts'
 import { Segments } from './segments.ts'
+import { Sessions } from './sessions.ts'
+import { isKernel, isParted, namesReadBy, namesWrittenBy, type Task } from './task.ts'
 import { Team, type TeamProgram } from './team.ts'
 
 /** What the stepped programs of an engine share, from the first of them to the last. */
@@ -57,7 +59,7 @@ export function steppedLoader(threads: number, otherwise: Loader): Loader {
   let workshop = new Workshop(runtime, threads)
   return async (bytes, recording) => {
     const own = workshop
-    const planned = planOf(bytes)
+    const planned = planOf(bytes, { threads, isMeasured: recording !== undefined })
     if (!planned || bytesOf(planned) > own.memory.free) return otherwise(bytes, recording)
     own.enter()
     const left = async () => {
@@ -80,10 +82,10 @@ interface Planned {
 }
 
 /** Undefined where a program cannot run step by step, or has parts that Fovea does not know. */
-function planOf(bytes: Uint8Array): Planned | undefined {
+function planOf(bytes: Uint8Array, crew: Crew): Planned | undefined {
   try {
     const model = decodeModel(bytes)
-    const plan = planSteps(model)
+    const plan = planSteps(model, crew)
     return plan && { model, plan, work: workplaces(plan.values) }
   } catch {
     // Whatever is wrong with it, ONNX Runtime says so better, or runs it.
@@ -104,14 +106,14 @@ function workplaces(values: readonly StepValue[]) {
   return packed(floats.map(({ name, shape, from, to }) => ({ name, bytes: 4 * sizeOf(shape), from, to })))
 }
 
-/** Kernels of a phase, from one number to another (not included). */
-interface KernelRange {
+/** Tasks of a phase, from one number to another (not included). */
+interface TaskRange {
   readonly first: number
   readonly last: number
 }
 
-interface MeasuredKernel {
-  readonly kernel: Kernel
+interface MeasuredTask {
+  readonly task: Task
   /** In each step. */
   readonly seconds: readonly number[]
 }
@@ -123,13 +125,14 @@ class SteppedProgram implements LoadedProgram {
   readonly #left: () => Promise<void>
   readonly #plan: StepPlan
   readonly #memory: StepMemory
-  readonly #sessions: NativeSession[] = []
+  readonly #sessions: Sessions
   readonly #begin: NativeSession | undefined
   readonly #segments: Segments
   readonly #end: NativeSession | undefined
-  readonly #kernels: readonly Kernel[]
-  /** Of each phase that is kernels. */
-  readonly #ranges: readonly (KernelRange | undefined)[]
+  readonly #tasks: readonly Task[]
+  readonly #parted: PartedCalls
+  /** Of each phase that is tasks. */
+  readonly #ranges: readonly (TaskRange | undefined)[]
   readonly #team: TeamProgram
   /** By the names of the step's inputs. */
   readonly #states: Readonly<Record<string, HostTensor>>
@@ -184,25 +187,30 @@ class SteppedProgram implements LoadedProgram {
     this.#last = byName(end.outputs, ({ name, shape }) => [name, place('last', name, shape as Shape)])
     this.#read = byName(plan.kernelInputs, ({ name, shape }) => [name, place('input', name, shape as Shape)])
     this.#tensors = { ...this.#states, ...this.#values, ...this.#read }
-    const session = (graph: OnnxGraph): NativeSession => {
-      const made = runtime.session(encodeModel({ ...model, graph }), { threads })
-      this.#sessions.push(made)
-      return made
-    }
+    const sessions = new Sessions(runtime, model)
+    this.#sessions = sessions
     // ONNX Runtime refuses a graph of nothing.
-    const sessionOfSome = (graph: OnnxGraph) => (graph.nodes.length > 0 ? session(graph) : undefined)
+    const sessionOfSome = (graph: OnnxGraph) =>
+      graph.nodes.length > 0 ? sessions.own(graph, { threads }) : undefined
     const graphs = phases.map(phase => ('graph' in phase ? phase.graph : undefined))
-    this.#segments = new Segments(runtime, threads, model, graphs, recording?.prefix)
+    const stages = phases.map(phase => ('graph' in phase ? [] : phase.stages))
+    this.#tasks = stages.flat(2)
+    this.#ranges = rangesOf(stages)
     try {
+      this.#segments = new Segments(sessions, threads, graphs, recording?.prefix)
       this.#begin = sessionOfSome(plan.begin)
       this.#end = sessionOfSome(end)
-      const stages = phases.map(phase => ('graph' in phase ? [] : phase.stages))
-      this.#kernels = stages.flat(2)
-      this.#ranges = rangesOf(stages)
-      const code = kernelModule(this.#kernels, name => this.#tensors[name]!.data.byteOffset)
+      this.#parted = new PartedCalls(runtime, sessions, this.#tasks, this.#tensors)
+    } catch (error) {
+      sessions.release()
+      throw error
+    }
+    try {
+      const kernels = this.#tasks.filter(isKernel)
+      const code = kernelModule(kernels, name => this.#tensors[name]!.data.byteOffset)
       // After the first session: that switches this thread to zeros for numbers too small to be normal, and threads
       // inherit the switch.
-      this.#team = workshop.team.load(code, stages.flat())
+      this.#team = workshop.team.load(code, stages.flat(), this.#parted.calls)
     } catch (error) {
       this.#releaseSessions()
       throw error
@@ -267,7 +275,7 @@ class SteppedProgram implements LoadedProgram {
       const all = new arrayTypes[dtype](count * data.length)
       return { output, data, tensor: { dtype, shape: [count, ...shape], data: all } }
     })
-    const timings: number[][] = this.#kernels.map(() => [])
+    const timings: number[][] = this.#tasks.map(() => [])
     const binding = this.#segments.bind({ ...feeds, ...this.#values })
     try {
       for (let i = 0; i < count; i++) {
@@ -285,7 +293,7 @@ class SteppedProgram implements LoadedProgram {
   }
 
   /** One after the other, with the time of each, where they are measured. */
-  #runKernels({ first, last }: KernelRange, timings: number[][]): void {
+  #runKernels({ first, last }: TaskRange, timings: number[][]): void {
     if (!this.#recording) {
       this.#team.run(first, last)
       return
@@ -307,9 +315,9 @@ class SteppedProgram implements LoadedProgram {
       return measured.flatMap(({ steps, seconds, kernels }) => {
         const own = calls.map(runs => runs.splice(0, steps))
         if (steps === 0 || own.some(runs => runs.length < steps)) return []
-        const measuredKernels = this.#kernels.map((kernel, i) => ({ kernel, seconds: kernels[i]! }))
+        const measuredTasks = this.#tasks.map((task, i) => ({ task, seconds: kernels[i]! }))
         // Parts of one pass have one name, as have sums of blocks and what adds them up.
-        const passes = [...Map.groupBy(measuredKernels, ({ kernel }) => kernel.name).values()]
+        const passes = [...Map.groupBy(measuredTasks, ({ task }) => task.name).values()]
         return [{ seconds, nodes: [...own.flatMap(loopTimings), ...passes.map(pass => this.#timing(pass))] }]
       })
     } finally {
@@ -317,29 +325,30 @@ class SteppedProgram implements LoadedProgram {
     }
   }
 
-  #timing(pass: readonly MeasuredKernel[]): NodeTiming {
-    const { kernel, seconds } = pass[0]!
+  #timing(pass: readonly MeasuredTask[]): NodeTiming {
+    const { task, seconds } = pass[0]!
     const steps = seconds.map((_, step) => pass.reduce((sum, part) => sum + part.seconds[step]!, 0))
-    const typesOf = (names: (kernel: Kernel) => readonly string[]) =>
-      [...new Set(pass.flatMap(part => names(part.kernel)))].map(tensor => {
+    const typesOf = (names: (task: Task) => readonly string[]) =>
+      [...new Set(pass.flatMap(part => names(part.task)))].map(tensor => {
         const { dtype, shape } = this.#tensors[tensor]!
         return { dtype, shape }
       })
     return {
-      name: kernel.name,
-      op: kernel.updates ? 'Update' : 'Pass',
+      name: task.name,
+      op: isParted(task) ? task.graph.nodes[0]!.op : task.updates ? 'Update' : 'Pass',
       loop: LOOP,
       calls: steps.length,
       seconds: steps.reduce((sum, value) => sum + value, 0),
       medianSeconds: median(steps),
-      inputs: typesOf(namesReadBy),
+      // Where nodes are measured, each that is run part by part is a task by itself.
+      inputs: isParted(task) ? task.operands : typesOf(namesReadBy),
       outputs: typesOf(namesWrittenBy),
     }
   }
 
   #releaseSessions(): void {
-    for (const session of this.#sessions) session.release()
-    this.#segments.release()
+    this.#parted.release()
+    this.#sessions.release()
   }
 
   async release(): Promise<void> {
@@ -349,7 +358,7 @@ class SteppedProgram implements LoadedProgram {
   }
 }
 
-function rangesOf(stages: readonly (readonly (readonly Kernel[])[])[]): (KernelRange | undefined)[] {
+function rangesOf(stages: readonly (readonly (readonly Task[])[])[]): (TaskRange | undefined)[] {
   let last = 0
   return stages.map(phase => {
     const first = last

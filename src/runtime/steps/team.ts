@@ -1,24 +1,26 @@
-/** Threads that run kernels together: this one and helpers, which share a memory. */
+/** Threads that run tasks together: this one and helpers, which share a memory. */
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
 import { FoveaError } from '../../util/errors.ts'
-import { type Kernel, workOf } from './kernel.ts'
 import type { StepMemory } from './memory.ts'
+import type { NativeCalls } from './native-calls.ts'
 import {
   controlOf,
+  type Delivery,
+  functionsOf,
   type HelperData,
-  instantiate,
   MOST_PIECES,
   Runnable,
   setClaims,
   slots,
   waitFor,
 } from './share.ts'
+import { type Task, turnsOf, workOf } from './task.ts'
 import { wasm } from './webassembly.ts'
 
 /** Turns are counted to here and then from the beginning: as many as a claim has room for. */
 const TURNS = 2 ** 18
 /** A pass over memory is no faster with more. */
-const MOST_THREADS = 8
+export const MOST_THREADS = 8
 
 interface Helper {
   readonly worker: Worker
@@ -26,9 +28,9 @@ interface Helper {
   readonly port: MessagePort
 }
 
-/** Kernels of one program, ready to run. */
+/** Tasks of one program, ready to run. */
 export interface TeamProgram {
-  /** Runs the kernels `first` to `last` (not included), stage after stage, and waits for all threads. */
+  /** Runs the tasks `first` to `last` (not included), stage after stage, and waits for all threads. */
   run(first: number, last: number): void
 }
 
@@ -41,7 +43,7 @@ export class Team {
   /** Why there are too few helpers. */
   #broken: FoveaError | undefined
 
-  /** @param threads that run the kernels, this one among them */
+  /** @param threads that run the tasks, this one among them */
   constructor(memory: StepMemory, threads: number) {
     this.#memory = memory
     const members = Math.min(threads, MOST_THREADS)
@@ -65,22 +67,35 @@ export class Team {
       execArgv: [],
     })
     worker.once('error', error => {
-      this.#broken = new FoveaError(`a thread of the kernels ended: ${error.message}`)
+      this.#broken = new FoveaError(`a thread of the steps ended: ${error.message}`)
     })
     worker.unref()
     port1.unref()
     return { worker, port: port1 }
   }
 
-  /** @param stages the kernels of `bytes`; those of one stage may run in any order */
-  load(bytes: Uint8Array<ArrayBuffer>, stages: readonly (readonly Kernel[])[]): TeamProgram {
-    const sizes = stages.flatMap((kernels, stage) =>
-      kernels.map(kernel => ({ turns: kernel.loops[0]!, work: workOf(kernel), stage })),
+  /**
+   * @param bytes of the kernels, in their order among the tasks
+   * @param stages tasks; those of one stage may run in any order
+   * @param calls of the tasks that are no kernels
+   */
+  load(
+    bytes: Uint8Array<ArrayBuffer>,
+    stages: readonly (readonly Task[])[],
+    calls?: NativeCalls,
+  ): TeamProgram {
+    const sizes = stages.flatMap((tasks, stage) =>
+      tasks.map(task => ({ turns: turnsOf(task), work: workOf(task), stage })),
     )
-    const module = new wasm.Module(bytes)
-    const program = this.#programs++
-    for (const { port } of this.#helpers) port.postMessage({ program, module, sizes })
-    const own = new Runnable(instantiate(module, this.#memory.shared), sizes, this.#helpers.length + 1)
+    const delivery: Delivery = {
+      program: this.#programs++,
+      sizes,
+      module: new wasm.Module(bytes),
+      calls,
+    }
+    const { program } = delivery
+    for (const { port } of this.#helpers) port.postMessage(delivery)
+    const own = new Runnable(functionsOf(delivery, this.#memory.shared), sizes, this.#helpers.length + 1)
     return {
       run: (first, last) => {
         const isAlone = this.#helpers.length === 0 || !own.isShared(first, last)
@@ -112,7 +127,7 @@ export class Team {
       own.runShare(control, this.#turn, 0, first, last)
       waitFor(control, count)
     } catch (error) {
-      this.#broken = new FoveaError(`a kernel failed: ${(error as Error).message}`)
+      this.#broken = new FoveaError(`a task failed: ${(error as Error).message}`)
       throw this.#broken
     } finally {
       // A helper that comes late must not take what the next turn's numbers say for a piece of this one.

@@ -1,0 +1,54 @@
+/** Runs of ONNX Runtime's sessions, prepared by one thread, as any thread can make them. */
+import { createRequire } from 'node:module'
+
+/** As they go to other threads; whoever prepared them keeps alive what they point to. */
+export interface NativeCalls {
+  /** ONNX Runtime's library, and addresses of its functions. */
+  readonly library: string
+  readonly run: bigint
+  readonly getErrorMessage: bigint
+  /** By tasks: for each part the {@link NativeCall}. */
+  readonly parts: ReadonlyMap<number, readonly NativeCall[]>
+}
+
+/** What `Run` takes, but for options: the session, names, values and number of inputs, and those of outputs. */
+export type NativeCall = readonly [
+  session: bigint,
+  inputNames: bigint,
+  inputs: bigint,
+  inputCount: bigint,
+  outputNames: bigint,
+  outputCount: bigint,
+  outputs: bigint,
+]
+
+/** C types of the functions. */
+export const nativeTypes = {
+  GetErrorMessage: 'const char *(void *status)',
+  Run: 'void *(void *session, void *options, void *inputNames, void *inputs, size_t inputCount, void *outputNames, size_t outputCount, void *outputs)',
+} as const
+
+type Koffi = typeof import('koffi').default
+
+/** A function for each task that is run part by part: it runs the parts `from` to `to` (not included). */
+export function partRunners({
+  library,
+  run,
+  getErrorMessage,
+  parts,
+}: NativeCalls): ReadonlyMap<number, (from: number, to: number) => void> {
+  // Not before it is needed: threads that run kernels only begin without it.
+  const koffi: Koffi = createRequire(import.meta.url)('koffi')
+  // Koffi makes room for a thread's calls when the thread loads a library, and not before.
+  const held = koffi.load(library)
+  const start = koffi.decode(run, koffi.proto(nativeTypes.Run))
+  const messageOf = koffi.decode(getErrorMessage, koffi.proto(nativeTypes.GetErrorMessage))
+  const runner = (calls: readonly NativeCall[]) => (from: number, to: number) => {
+    for (let part = from; part < to; part++) {
+      const [session, ...others] = calls[part]!
+      const status = start(session, null, ...others)
+      if (status) throw new Error(`${messageOf(status)} (${held})`)
+    }
+  }
+  return new Map([...parts].map(([task, calls]) => [task, runner(calls)]))
+}

@@ -1,0 +1,229 @@
+/** What runs part by part, against ONNX Runtime running every node whole: the same up to rounding. */
+import fc from 'fast-check'
+import * as ort from 'onnxruntime-node'
+import { describe, expect, test } from 'vitest'
+import { compileTraining } from '../src/compile/train-program.ts'
+import { pixelAttention } from '../src/nn/brain/self-attention.ts'
+import { conv2d } from '../src/nn/layers/convolution.ts'
+import { dense, flatten, rescaling } from '../src/nn/layers/core.ts'
+import { crossEntropy } from '../src/nn/losses.ts'
+import { sequential } from '../src/nn/model.ts'
+import { sgd } from '../src/nn/optimizers.ts'
+import { decodeModel } from '../src/onnx/decode.ts'
+import { encodeModel } from '../src/onnx/encode.ts'
+import type { OnnxModel, OnnxNode } from '../src/onnx/model.ts'
+import { type Loader, sessionLoader } from '../src/runtime/loaded-program.ts'
+import type { PartedGraph } from '../src/runtime/steps/parted.ts'
+import { planSteps } from '../src/runtime/steps/plan.ts'
+import { steppedLoader } from '../src/runtime/steps/stepped.ts'
+import { isParted } from '../src/runtime/steps/task.ts'
+import { type HostTensor, hostTensor } from '../src/util/host-tensor.ts'
+import { loopModel } from './loop-model.ts'
+import { feedsOf, initialState, noise } from './train-with.ts'
+
+const refused: Loader = async () => {
+  throw new Error('it has nothing to run step by step')
+}
+const steps = [1, 2, 3].map(threads => steppedLoader(threads, refused))
+const whole = sessionLoader(ort, { intraOpNumThreads: 1, enableMemPattern: false, logSeverityLevel: 3 })
+
+function partedOf(model: OnnxModel, crew = { threads: 2, isMeasured: false }): PartedGraph[] {
+  const { phases } = planSteps(model, crew)!
+  return phases.flatMap(phase => ('stages' in phase ? phase.stages.flat().filter(isParted) : []))
+}
+
+async function resultsOf(load: Loader, bytes: Uint8Array, inputs: Readonly<Record<string, HostTensor>>) {
+  const loaded = await load(bytes, undefined)
+  try {
+    const outputs = Object.entries(await loaded.run(inputs))
+    return new Map(outputs.map(([name, { data }]) => [name, Float32Array.from(data as Float32Array)]))
+  } finally {
+    await loaded.release()
+  }
+}
+
+/** Every value of `found` within a share of the largest value. */
+function expectSame(
+  found: ReadonlyMap<string, Float32Array>,
+  expected: ReadonlyMap<string, Float32Array>,
+  share: number,
+): void {
+  expect([...found.keys()]).toEqual([...expected.keys()])
+  for (const [name, values] of expected) {
+    const scale = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0.1)
+    const others = found.get(name)!
+    const worst = values.reduce((most, value, i) => Math.max(most, Math.abs(value - others[i]!)), 0)
+    expect(worst / scale, name).toBeLessThan(share)
+  }
+}
+
+describe('attention among positions', () => {
+  const program = compileTraining({
+    model: sequential(
+      [
+        rescaling({ scale: 1 / 255 }),
+        conv2d({ filters: 32, kernelSize: 3, padding: 'same' }),
+        pixelAttention(),
+        flatten(),
+        dense({ units: 3 }),
+      ],
+      { input: [16, 16, 3], name: 'small' },
+    ),
+    loss: crossEntropy(),
+    optimizer: sgd({ momentum: 0.9 }),
+    batchSize: 8,
+  })
+  const model = decodeModel(program.bytes)
+
+  test('goes image by image, forward and backward', () => {
+    const chains = partedOf(model).map(({ parts, graph }) => ({
+      parts,
+      ops: graph.nodes.map(({ op }) => op).join(),
+    }))
+    expect(chains).toContainEqual({ parts: 8, ops: expect.stringMatching(/MatMul.*Softmax.*MatMul/) })
+    expect(chains).toContainEqual({ parts: 8, ops: expect.stringMatching(/ReduceSum.*MatMul.*Mul.*MatMul/) })
+    // Scores and their gradients are in no memory but a part's own, but for what the backward pass reads.
+    const scores = partedOf(model)
+      .flatMap(({ graph }) => graph.outputs)
+      .filter(({ shape }) => shape!.join() === '1,256,256')
+    expect(scores.map(({ name }) => name)).toEqual([expect.stringContaining('Softmax')])
+  })
+
+  test('on more threads than there are parts, and where nodes are measured, not so', () => {
+    expect(partedOf(model, { threads: 9, isMeasured: false })).toEqual([])
+    const measured = partedOf(model, { threads: 2, isMeasured: true })
+    expect(measured.length).toBeGreaterThan(2)
+    expect(measured.map(({ graph }) => graph.nodes.length)).toEqual(measured.map(() => 1))
+  })
+
+  test('learns the same', async () => {
+    const inputs = {
+      ...noise(64, [16, 16, 3], 3),
+      ...initialState(program),
+      ...feedsOf(program, 0, 3, 0.01, 64),
+    }
+    const expected = await resultsOf(whole, program.bytes, inputs)
+    for (const load of steps) expectSame(await resultsOf(load, program.bytes, inputs), expected, 2e-5)
+  })
+})
+
+describe('any batched products', () => {
+  const shape = [8, 128, 128]
+  const count = 8 * 128 * 128
+
+  interface Builder {
+    readonly emit: (op: string, inputs: string[], attributes?: OnnxNode['attributes']) => string
+    readonly constant: (tensor: HostTensor) => string
+    readonly ints: (...values: number[]) => string
+  }
+
+  const fused = (b: Builder, x: string, y: string, flags: OnnxNode['attributes']) =>
+    b.emit('Mul', [b.emit('FusedMatMul', [x, y], flags), b.constant(hostTensor('float32', [], [1 / 16]))])
+
+  /** Each makes one value of the shape of all from two others. */
+  const recipes: Record<string, (b: Builder, x: string, y: string) => string> = {
+    product: (b, x, y) => fused(b, x, y, {}),
+    left: (b, x, y) => fused(b, x, y, { transA: { int: 1 } }),
+    right: (b, x, y) => fused(b, x, y, { transB: { int: 1 } }),
+    softmax: (b, x) => b.emit('Softmax', [x], { axis: { int: -1 } }),
+    add: (b, x, y) => b.emit('Add', [x, y]),
+    multiply: (b, x, y) => b.emit('Mul', [x, y]),
+    centred(b, x) {
+      const sums = b.emit('ReduceSum', [x, b.ints(-1)], { keepdims: { int: 1 } })
+      return b.emit('Sub', [x, b.emit('Mul', [sums, b.constant(hostTensor('float32', [], [1 / 128]))])])
+    },
+    beside(b, x, y) {
+      const ones = b.constant(hostTensor('float32', [8, 128, 1], new Array(8 * 128).fill(1)))
+      const [p, q] = [x, y].map(name => b.emit('Concat', [name, ones], { axis: { int: 2 } })) as [
+        string,
+        string,
+      ]
+      return fused(b, p, q, { transB: { int: 1 } })
+    },
+    other(b, x) {
+      const rows = Array.from({ length: 8 * 128 }, (_, i) => Math.cos(i))
+      const column = b.constant(hostTensor('float32', [8, 128, 1], rows))
+      return b.emit('Mul', [x, column])
+    },
+    one: (b, x, y) =>
+      fused(b, x, b.emit('Slice', [y, b.ints(2), b.ints(3), b.ints(0)]), { transA: { int: 0 } }),
+    turned: (b, x) => b.emit('Transpose', [x], { perm: { ints: [0, 2, 1] } }),
+    across(b, x) {
+      const turned = b.emit('Transpose', [x], { perm: { ints: [1, 0, 2] } })
+      return b.emit('Reshape', [turned, b.ints(...shape)])
+    },
+    finer(b, x, y) {
+      const [p, q] = [x, y].map(name => b.emit('Reshape', [name, b.ints(16, 64, 128)])) as [string, string]
+      const square = fused(b, p, q, { transB: { int: 1 } })
+      return b.emit('Reshape', [fused(b, square, p, {}), b.ints(...shape)])
+    },
+  }
+  const names = Object.keys(recipes)
+
+  function model(choices: readonly (readonly [number, number, number])[]): OnnxModel {
+    const nodes: OnnxNode[] = []
+    const initializers: { name: string; tensor: HostTensor }[] = []
+    const constant = (tensor: HostTensor) => {
+      initializers.push({ name: `c${initializers.length}`, tensor })
+      return `c${initializers.length - 1}`
+    }
+    const b: Builder = {
+      constant,
+      ints: (...values) => constant(hostTensor('int64', [values.length], values)),
+      emit(op, inputs, attributes = {}) {
+        const output = `x${nodes.length}`
+        const domain = op === 'FusedMatMul' ? { domain: 'com.microsoft' } : {}
+        nodes.push({
+          op,
+          ...domain,
+          name: `forward/x/${op}_${nodes.length}`,
+          inputs,
+          outputs: [output],
+          attributes,
+        })
+        return output
+      },
+    }
+    const values = ['s0', b.emit('Mul', ['data', 's0']), b.emit('Add', ['data', 's0'])]
+    for (const [which, x, y] of choices)
+      values.push(
+        recipes[names[which % names.length]!]!(b, values[x % values.length]!, values[y % values.length]!),
+      )
+    nodes.push({ op: 'Sub', inputs: ['s0', values.at(-1)!], outputs: ['n0'], attributes: {} })
+    const made = loopModel({
+      nodes,
+      states: ['a'],
+      shape,
+      data: shape,
+      seen: { value: values.at(-2)!, shape },
+      initializers,
+    })
+    return { ...made, opsets: [...made.opsets, { domain: 'com.microsoft', version: 1 }] }
+  }
+
+  test('the same as the whole loop', async () => {
+    let [parted, chained] = [0, 0]
+    const choices = fc.array(fc.tuple(fc.nat(), fc.nat(), fc.nat()), { minLength: 3, maxLength: 12 })
+    await fc.assert(
+      fc.asyncProperty(choices, async chosen => {
+        const made = model(chosen)
+        const graphs = partedOf(made)
+        parted += graphs.length
+        chained += graphs.filter(({ graph }) => graph.nodes.length > 2).length
+        const wave = (by: number) =>
+          hostTensor(
+            'float32',
+            shape,
+            Array.from({ length: count }, (_, i) => Math.sin(by * i + by)),
+          )
+        const inputs = { steps: hostTensor('int64', [], [1]), data: wave(0.1), a: wave(0.3) }
+        const bytes = encodeModel(made)
+        const expected = await resultsOf(whole, bytes, inputs)
+        expectSame(await resultsOf(steps[1]!, bytes, inputs), expected, 1e-4)
+      }),
+      { numRuns: 30, seed: 5 },
+    )
+    expect(parted).toBeGreaterThan(30)
+    expect(chained).toBeGreaterThan(15)
+  })
+})
