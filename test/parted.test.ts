@@ -1,6 +1,5 @@
 /** What runs part by part, against ONNX Runtime running every node whole: the same up to rounding. */
 import fc from 'fast-check'
-import * as ort from 'onnxruntime-node'
 import { describe, expect, test } from 'vitest'
 import { compileTraining } from '../src/compile/train-program.ts'
 import { pixelAttention } from '../src/nn/brain/self-attention.ts'
@@ -12,49 +11,17 @@ import { sgd } from '../src/nn/optimizers.ts'
 import { decodeModel } from '../src/onnx/decode.ts'
 import { encodeModel } from '../src/onnx/encode.ts'
 import type { OnnxModel, OnnxNode } from '../src/onnx/model.ts'
-import { type Loader, sessionLoader } from '../src/runtime/loaded-program.ts'
 import type { PartedGraph } from '../src/runtime/steps/parted.ts'
 import { planSteps } from '../src/runtime/steps/plan.ts'
-import { steppedLoader } from '../src/runtime/steps/stepped.ts'
 import { isParted } from '../src/runtime/steps/task.ts'
 import { type HostTensor, hostTensor } from '../src/util/host-tensor.ts'
 import { loopModel } from './loop-model.ts'
+import { expectSame, resultsOf, stepped, whole } from './step-runs.ts'
 import { feedsOf, initialState, noise } from './train-with.ts'
-
-const refused: Loader = async () => {
-  throw new Error('it has nothing to run step by step')
-}
-const steps = [1, 2, 3].map(threads => steppedLoader(threads, refused))
-const whole = sessionLoader(ort, { intraOpNumThreads: 1, enableMemPattern: false, logSeverityLevel: 3 })
 
 function partedOf(model: OnnxModel, crew = { threads: 2, isMeasured: false }): PartedGraph[] {
   const { phases } = planSteps(model, crew)!
   return phases.flatMap(phase => ('stages' in phase ? phase.stages.flat().filter(isParted) : []))
-}
-
-async function resultsOf(load: Loader, bytes: Uint8Array, inputs: Readonly<Record<string, HostTensor>>) {
-  const loaded = await load(bytes, undefined)
-  try {
-    const outputs = Object.entries(await loaded.run(inputs))
-    return new Map(outputs.map(([name, { data }]) => [name, Float32Array.from(data as Float32Array)]))
-  } finally {
-    await loaded.release()
-  }
-}
-
-/** Every value of `found` within a share of the largest value. */
-function expectSame(
-  found: ReadonlyMap<string, Float32Array>,
-  expected: ReadonlyMap<string, Float32Array>,
-  share: number,
-): void {
-  expect([...found.keys()]).toEqual([...expected.keys()])
-  for (const [name, values] of expected) {
-    const scale = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0.1)
-    const others = found.get(name)!
-    const worst = values.reduce((most, value, i) => Math.max(most, Math.abs(value - others[i]!)), 0)
-    expect(worst / scale, name).toBeLessThan(share)
-  }
 }
 
 describe('attention among positions', () => {
@@ -103,7 +70,7 @@ describe('attention among positions', () => {
       ...feedsOf(program, 0, 3, 0.01, 64),
     }
     const expected = await resultsOf(whole, program.bytes, inputs)
-    for (const load of steps) expectSame(await resultsOf(load, program.bytes, inputs), expected, 2e-5)
+    for (const load of stepped) expectSame(await resultsOf(load, program.bytes, inputs), expected, 2e-5)
   })
 })
 
@@ -219,7 +186,7 @@ describe('any batched products', () => {
         const inputs = { steps: hostTensor('int64', [], [1]), data: wave(0.1), a: wave(0.3) }
         const bytes = encodeModel(made)
         const expected = await resultsOf(whole, bytes, inputs)
-        expectSame(await resultsOf(steps[1]!, bytes, inputs), expected, 1e-4)
+        expectSame(await resultsOf(stepped[1]!, bytes, inputs), expected, 1e-4)
       }),
       { numRuns: 30, seed: 5 },
     )

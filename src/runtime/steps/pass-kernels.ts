@@ -13,7 +13,7 @@ import type { Kernel, KernelResult } from './kernel.ts'
 import type { StepBody } from './step-body.ts'
 
 /** Of a sum: each block of rows is summed by itself, so that threads share them and change no bit. */
-const BLOCKS = 16
+export const BLOCKS = 16
 /** Columns of a sum that are summed at once: as many vectors as registers have room for. */
 const MOST_COLUMNS = 32
 /** Turns of the innermost loop that become one: a line of a cache. */

@@ -24,7 +24,7 @@ export type Phase =
 export interface Phases {
   readonly phases: readonly Phase[]
   /** How many float32 values have the sums of blocks of rows, which are none of the step's graph. */
-  readonly extra: ReadonlyMap<string, number>
+  readonly extra: Map<string, number>
 }
 
 /** Who runs a step. */

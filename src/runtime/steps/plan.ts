@@ -4,7 +4,9 @@
  */
 import type { OnnxGraph, OnnxModel, OnnxNode, ValueInfo } from '../../onnx/model.ts'
 import { type ValueType, valuesOf } from '../../onnx/shapes.ts'
+import { LANES } from './access.ts'
 import type { Kernel } from './kernel.ts'
+import { BLOCKS } from './pass-kernels.ts'
 import { type Crew, type Phase, phasesOf } from './phases.ts'
 import { EXTENTS, neededFor, StepBody } from './step-body.ts'
 import { namesReadBy, namesWrittenBy, type Task } from './task.ts'
@@ -84,14 +86,19 @@ export function planSteps({ graph }: OnnxModel, crew: Crew): StepPlan | undefine
   const perStep = results
     .slice(names.length)
     .map((value, i) => ({ value, output: loop.outputs[names.length + i]! }))
+  const isOfStep = (name: string) => body.producerOf(name) !== undefined
   const needed = new Set([
     ...perStep.map(({ value }) => value),
     ...states.flatMap(({ copied }) => copied ?? []),
     ...lastKernels.flatMap(namesReadBy).filter(name => body.producerOf(name)),
+    ...updates.late.flatMap(({ inputs }) => inputs.map(name => body.baseOf(name))).filter(isOfStep),
   ])
   const { phases: firstPhases, extra } = phasesOf(body, updates, needed, crew)
-  const phases = withUpdates(firstPhases, lastKernels)
-  const values = valuesBetween(body, phases, needed, extra)
+  const phases = withUpdates(firstPhases, lastKernels, updates.late)
+  for (const { blocks } of updates.sums.values()) extra.set(blocks, BLOCKS * LANES)
+  // What nodes are in phases: of a sum, what is left to do.
+  const inPhase = (node: OnnxNode) => updates.sums.get(node)?.node ?? node
+  const values = valuesBetween(body, phases, needed, extra, inPhase)
   const isGiven = (name: string) => values.some(value => value.name === name)
   // One value that is several things, or one whose shape nobody knows yet, is left to the whole loop.
   const isPlanned =
@@ -105,7 +112,7 @@ export function planSteps({ graph }: OnnxModel, crew: Crew): StepPlan | undefine
   const stepPhases = phases.map((phase, i): StepPhase => {
     if ('stages' in phase) return phase
     const own = new Set(phase.nodes)
-    const part = body.nodes.filter(node => own.has(node) || body.isAlias(node))
+    const part = body.nodes.filter(node => own.has(node) || body.isAlias(node)).map(inPhase)
     // What is an earlier value in another shape is made again.
     const made = new Set(part.flatMap(({ outputs }) => outputs))
     const earlier = values.filter(({ name, phase: by }) => by !== i && !made.has(name))
@@ -146,11 +153,16 @@ export function planSteps({ graph }: OnnxModel, crew: Crew): StepPlan | undefine
   }
 }
 
-/** Updates are the last stage: they write over the states that all others read. */
-function withUpdates(phases: readonly Phase[], updates: readonly Kernel[]): Phase[] {
+/** Updates are the last stage: they write over the states that all others read, but for what comes after them. */
+function withUpdates(
+  phases: readonly Phase[],
+  updates: readonly Kernel[],
+  late: readonly OnnxNode[],
+): Phase[] {
   const last = phases.at(-1)
-  if (last && 'stages' in last) return phases.with(-1, { stages: [...last.stages, updates] })
-  return [...phases, { stages: [updates] }]
+  const end: Phase[] = late.length > 0 ? [{ nodes: late }] : []
+  if (last && 'stages' in last) return [...phases.slice(0, -1), { stages: [...last.stages, updates] }, ...end]
+  return [...phases, { stages: [updates] }, ...end]
 }
 
 /** What phases and stages give to others, with the first and the last moment of each. */
@@ -159,6 +171,7 @@ function valuesBetween(
   phases: readonly Phase[],
   needed: ReadonlySet<string>,
   extra: ReadonlyMap<string, number>,
+  inPhase: (node: OnnxNode) => OnnxNode,
 ): StepValue[] {
   const from = new Map<string, { readonly phase: number; readonly moment: number }>()
   const to = new Map<string, number>()
@@ -181,7 +194,7 @@ function valuesBetween(
       continue
     }
     for (const node of phase.nodes) for (const name of node.outputs) from.set(name, { phase: i, moment })
-    for (const node of phase.nodes)
+    for (const node of phase.nodes.map(inPhase))
       for (const name of node.inputs.map(input => body.baseOf(input)))
         if (from.get(name)?.phase !== i) read(name)
     moment++

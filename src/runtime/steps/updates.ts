@@ -1,29 +1,89 @@
-/** The nodes of a step that go element by element and end in states, as kernels that write the states. */
+/**
+ * The nodes of a step that go element by element and end in states, as kernels that write the states; and the sums over
+ * states that penalties are, which those kernels make on their way.
+ */
+import { intOf } from '../../onnx/attributes.ts'
 import type { OnnxNode } from '../../onnx/model.ts'
 import { type Access, LANES } from './access.ts'
 import { isElementwise, type Kernel, type KernelStep, type Operand, operandsOf, stepsOf } from './kernel.ts'
+import { BLOCKS } from './pass-kernels.ts'
 import { joinedByNames, type StepBody } from './step-body.ts'
 
-const [ONE, EACH]: readonly [Access, Access] = [
-  { offset: 0, strides: [0], lanes: 0 },
-  { offset: 0, strides: [LANES], lanes: 1 },
-]
+/** Values of a state below which its sum is made as soon by itself. */
+const LEAST_SUMMED = 65_536
+
+/** A sum over a state, by blocks that a kernel makes: what is left to do is to add them up. */
+export interface StateSum {
+  readonly state: string
+  readonly blocks: string
+  /** Adds them up. */
+  readonly node: OnnxNode
+}
+
+/** What is summed. */
+const summed: Readonly<Record<string, (value: Operand) => KernelStep>> = {
+  ReduceSumSquare: value => ({ op: 'Mul', operands: [value, value] }),
+  ReduceL1: value => ({ op: 'Abs', operands: [value] }),
+}
 
 export class Updates {
   readonly #body: StepBody
   readonly #nodes = new Set<OnnxNode>()
+  /** By the nodes that they stand for. */
+  readonly sums: ReadonlyMap<OnnxNode, StateSum>
+  /** Nodes that come after the updates, in their order: those sums, and what is computed from them. */
+  readonly late: readonly OnnxNode[]
 
   constructor(body: StepBody) {
     this.#body = body
     this.#choose()
+    const sums = new Map(body.nodes.flatMap(node => this.#sumOf(node) ?? []))
+    const late = this.#after(new Set(sums.keys()))
+    this.sums = late ? sums : new Map()
+    this.late = late ?? []
   }
 
+  /** Whether a node is part of an update, or comes after them. */
   has(node: OnnxNode): boolean {
-    return this.#nodes.has(node)
+    return this.#nodes.has(node) || this.late.includes(node)
   }
 
   kernels(): Kernel[] {
     return this.#groups().map((nodes, i) => this.#kernel(nodes, i))
+  }
+
+  /** The sum of squares or magnitudes of a large state that a kernel updates. */
+  #sumOf(node: OnnxNode): [OnnxNode, StateSum][] | undefined {
+    const { op, name, inputs, outputs, attributes } = node
+    const state = this.#body.baseOf(inputs[0] ?? '')
+    const after = this.#body.next[this.#body.states.findIndex(own => own.name === state)]
+    const isUpdated = after !== undefined && this.#nodes.has(this.#body.producerOf(after)!)
+    const size = isUpdated ? this.#body.sizeOf(state) : 0
+    const isOfAll = inputs.length === 1 && intOf(attributes.keepdims, 1) === 0
+    if (!(op in summed) || !isOfAll || size < LEAST_SUMMED || size % (BLOCKS * LANES) !== 0) return undefined
+    const blocks = `${outputs[0]}/blocks`
+    const adding: OnnxNode = {
+      op: 'ReduceSum',
+      ...(name !== undefined && { name: name.replace(/[^/]*$/, 'ReduceSum') }),
+      inputs: [blocks],
+      outputs,
+      attributes: { keepdims: { int: 0 } },
+    }
+    return [[node, { state, blocks, node: adding }]]
+  }
+
+  /** The nodes that are computed from some; undefined where they cannot come after the updates. */
+  #after(sums: ReadonlySet<OnnxNode>): OnnxNode[] | undefined {
+    const late = new Set<OnnxNode>()
+    for (const node of this.#body.nodes)
+      if (sums.has(node) || node.inputs.some(name => late.has(this.#body.producerOf(name)!))) late.add(node)
+    const isWritten = (name: string) => this.#body.isState(this.#body.baseOf(name))
+    const canWait = (node: OnnxNode) =>
+      sums.has(node) ||
+      (!this.#nodes.has(node) &&
+        !node.inputs.some(isWritten) &&
+        !node.outputs.some(name => this.#body.next.includes(name)))
+    return [...late].every(canWait) ? [...late] : undefined
   }
 
   /** A node is computed by a kernel where nothing else needs it: backwards from the states. */
@@ -76,13 +136,25 @@ export class Updates {
 
   #kernel(nodes: readonly OnnxNode[], index: number): Kernel {
     const { states, next } = this.#body
+    const written = states.flatMap(({ name }, i) =>
+      nodes.some(({ outputs }) => outputs[0] === next[i]) ? name : [],
+    )
+    const own = [...this.sums].filter(([, { state }]) => written.includes(state))
+    const size = this.#body.sizeOf(nodes[0]!.outputs[0]!)
+    const loops = own.length > 0 ? [BLOCKS, size / BLOCKS / LANES] : [Math.ceil(size / LANES)]
+    const each: Access = {
+      offset: 0,
+      strides: own.length > 0 ? [size / BLOCKS, LANES] : [LANES],
+      lanes: 1,
+    }
+    const one: Access = { offset: 0, strides: loops.map(() => 0), lanes: 0 }
     const places = new Map<string, number>()
     const operand = (name: string): Operand => {
       const place = places.get(name)
       if (place !== undefined) return { step: place }
       const constant = this.#body.scalarConstant(name)
       if (constant !== undefined) return { constant }
-      return { tensor: this.#body.baseOf(name), at: this.#body.sizeOf(name) === 1 ? ONE : EACH }
+      return { tensor: this.#body.baseOf(name), at: this.#body.sizeOf(name) === 1 ? one : each }
     }
     const steps: KernelStep[] = []
     for (const node of nodes) {
@@ -91,19 +163,17 @@ export class Updates {
     }
     const stores = states.flatMap(({ name }, i) => {
       const step = places.get(next[i]!)
-      return step === undefined ? [] : [{ tensor: name, at: EACH, step }]
+      return step === undefined ? [] : [{ tensor: name, at: each, step }]
+    })
+    const sums = own.map(([{ op }, { state, blocks }]) => {
+      const value: Operand = { tensor: state, at: each }
+      steps.push(summed[op]!(value))
+      const at: Access = { offset: 0, strides: [LANES, 0], lanes: 1 }
+      return { tensor: blocks, at, step: steps.length - 1 }
     })
     // By what becomes the state: the first nodes may be a penalty's, which are backward.
     const stored = nodes.find(({ outputs }) => next.includes(outputs[0]!))
     const [, origin = ''] = /^(.*\/)?[^/]*$/.exec(stored?.name ?? '')!
-    const size = this.#body.sizeOf(nodes[0]!.outputs[0]!)
-    return {
-      name: `${origin}Update_${index}`,
-      loops: [Math.ceil(size / LANES)],
-      steps,
-      stores,
-      sums: [],
-      updates: true,
-    }
+    return { name: `${origin}Update_${index}`, loops, steps, stores, sums, updates: true }
   }
 }
