@@ -33,17 +33,17 @@ export class Drafts {
    * and there are none.
    *
    * @param sources for each input where it is computed, if that is in the stage before `stage`
-   * @param stages of the phase, up to `stage` at least
+   * @param stages of the phase; one is added where the node begins the next
    */
   take(
     node: OnnxNode,
     sources: readonly ({ readonly draft?: Draft } | undefined)[],
-    stages: readonly DraftStage[],
+    stages: DraftStage[],
     stage: number,
   ): { readonly draft: Draft; readonly stage: number } | undefined {
     const before = stages[stage - 1]
     const joined = before && this.#joined(node, sources, before)
-    const draft = joined ?? this.#draftFor(node, stages[stage]!)
+    const draft = joined ?? this.#draftFor(node, stages, stage)
     if (!draft) return undefined
     draft.nodes.push(node)
     const own = joined ? stage - 1 : stage
@@ -85,9 +85,11 @@ export class Drafts {
   }
 
   /** A draft of a stage that reads the same, or a new one. */
-  #draftFor(node: OnnxNode, { drafts }: DraftStage): Draft | undefined {
+  #draftFor(node: OnnxNode, stages: DraftStage[], stage: number): Draft | undefined {
     const parts = this.#parting.partsOf(node)
     if (parts === undefined) return undefined
+    if (stages.length === stage) stages.push({ groups: [], drafts: [] })
+    const { drafts } = stages[stage]!
     const known = drafts.find(draft => draft.parts === parts && this.#isAlike(draft, node))
     if (known && !this.#isMeasured) return known
     const draft: Draft = { nodes: [], parts }
@@ -106,11 +108,16 @@ export class Drafts {
         const isAwaited = stages
           .slice(i + 1)
           .some(later => this.#readsOf(later, draft).some(n => made.has(n)))
-        if (isAwaited) continue
+        if (isAwaited || draft.nodes.some(node => this.#readsWhole(node, made))) continue
         drafts.splice(drafts.indexOf(other), 1)
         draft.nodes.unshift(...other.nodes)
         draft.parts = parts
       }
+  }
+
+  #readsWhole(node: OnnxNode, values: ReadonlySet<string>): boolean {
+    const roles = this.#parting.rolesOf(node)!
+    return node.inputs.some((name, i) => roles[i] === 'whole' && values.has(this.#body.baseOf(name)))
   }
 
   /** What a stage reads, but for one draft. */

@@ -7,6 +7,7 @@ export interface NativeCalls {
   readonly library: string
   readonly run: bigint
   readonly getErrorMessage: bigint
+  readonly releaseStatus: bigint
   /** By tasks: for each part the {@link NativeCall}. */
   readonly parts: ReadonlyMap<number, readonly NativeCall[]>
 }
@@ -25,29 +26,38 @@ export type NativeCall = readonly [
 /** C types of the functions. */
 export const nativeTypes = {
   GetErrorMessage: 'const char *(void *status)',
+  ReleaseStatus: 'void (void *status)',
   Run: 'void *(void *session, void *options, void *inputNames, void *inputs, size_t inputCount, void *outputNames, size_t outputCount, void *outputs)',
 } as const
 
 type Koffi = typeof import('koffi').default
+
+/** Koffi unloads what nothing refers to. */
+const libraries: unknown[] = []
 
 /** A function for each task that is run part by part: it runs the parts `from` to `to` (not included). */
 export function partRunners({
   library,
   run,
   getErrorMessage,
+  releaseStatus,
   parts,
 }: NativeCalls): ReadonlyMap<number, (from: number, to: number) => void> {
   // Not before it is needed: threads that run kernels only begin without it.
   const koffi: Koffi = createRequire(import.meta.url)('koffi')
   // Koffi makes room for a thread's calls when the thread loads a library, and not before.
-  const held = koffi.load(library)
+  libraries.push(koffi.load(library))
   const start = koffi.decode(run, koffi.proto(nativeTypes.Run))
   const messageOf = koffi.decode(getErrorMessage, koffi.proto(nativeTypes.GetErrorMessage))
+  const releaseOf = koffi.decode(releaseStatus, koffi.proto(nativeTypes.ReleaseStatus))
   const runner = (calls: readonly NativeCall[]) => (from: number, to: number) => {
     for (let part = from; part < to; part++) {
       const [session, ...others] = calls[part]!
       const status = start(session, null, ...others)
-      if (status) throw new Error(`${messageOf(status)} (${held})`)
+      if (!status) continue
+      const message: string = messageOf(status)
+      releaseOf(status)
+      throw new Error(message)
     }
   }
   return new Map([...parts].map(([task, calls]) => [task, runner(calls)]))

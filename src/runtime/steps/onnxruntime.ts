@@ -51,7 +51,7 @@ const places = {
   CreateCpuMemoryInfo: [69, 'void *(int allocator, int memory, _Out_ void **info)'],
   AllocatorFree: [76, 'void *(void *allocator, void *block)'],
   GetAllocatorWithDefaultOptions: [78, 'void *(_Out_ void **allocator)'],
-  ReleaseStatus: [93, 'void (void *status)'],
+  ReleaseStatus: [93, nativeTypes.ReleaseStatus],
   ReleaseSession: [95, 'void (void *session)'],
   ReleaseValue: [96, 'void (void *value)'],
   ReleaseSessionOptions: [100, 'void (void *options)'],
@@ -98,6 +98,7 @@ export class NativeRuntime {
       library,
       run: table[places.Run[0]]!,
       getErrorMessage: table[places.GetErrorMessage[0]]!,
+      releaseStatus: table[places.ReleaseStatus[0]]!,
     }
     this.#environment = this.make('CreateEnv', LOG_ERRORS, 'fovea')
     this.#memoryInfo = this.make('CreateCpuMemoryInfo', FROM_ARENA, DEFAULT_MEMORY)
@@ -219,7 +220,7 @@ export class NativeBinding {
     const count = Object.keys(inputs).length
     const pointers = names.map(name => koffi.address(name))
     const lists = [pointers, this.#values].flatMap(list => [list.slice(0, count), list.slice(count)])
-    // Shared memory is nowhere else tomorrow, and is never empty here: of nothing there is no address.
+    // Small arrays may be moved, shared ones stay; and one word more than there are: of nothing there is no address.
     const fixed = lists.map(list => {
       const words = new BigUint64Array(new SharedArrayBuffer(8 * (list.length + 1)))
       words.set(list)

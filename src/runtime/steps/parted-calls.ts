@@ -36,11 +36,12 @@ export class PartedCalls {
         infos.map(({ name, shape }, i) => {
           const { tensor, isWhole } = values[i]!
           const { data } = tensors[tensor]!
-          const own = isWhole ? data : partOf(data, part, parts)
+          const own = isWhole ? data : valuesOfPart(data, part, parts)
           return [names.get(name) ?? name, { dtype: 'float32', shape: shape as Shape, data: own } as const]
         }),
       )
     return Array.from({ length: parts }, (_, part) => {
+      // Parts of all values begin at multiples of 16 bytes: none is read from a copy.
       const binding = session.bind(bound(graph.inputs, inputs, part), bound(graph.outputs, outputs, part))
       this.#bindings.push(binding)
       return binding.call
@@ -52,7 +53,7 @@ export class PartedCalls {
   }
 }
 
-function partOf(data: TensorData, part: number, parts: number): TensorData {
+function valuesOfPart(data: TensorData, part: number, parts: number): TensorData {
   const length = data.length / parts
   return data.subarray(part * length, (part + 1) * length) as TensorData
 }

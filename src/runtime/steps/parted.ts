@@ -9,7 +9,9 @@ import type { OnnxGraph, OnnxNode } from '../../onnx/model.ts'
 import type { ValueType } from '../../onnx/shapes.ts'
 import { normalizeAxis } from '../../util/broadcast.ts'
 import { type HostTensor, hostTensor, type Shape, toNumbers } from '../../util/host-tensor.ts'
+import { LANES } from './access.ts'
 import { isElementwise } from './kernel.ts'
+import { MOST_THREADS } from './share.ts'
 import { joinedByNames, type StepBody } from './step-body.ts'
 
 /** A graph that is run part by part. */
@@ -21,7 +23,7 @@ export interface PartedGraph {
   /** Of each input and output of the graph. */
   readonly inputs: readonly PartedValue[]
   readonly outputs: readonly PartedValue[]
-  /** Of the first node, for all parts: what it reads. */
+  /** What the first node reads, for all parts: where nodes are measured, there is one. */
   readonly operands: readonly ValueType[]
   /** As {@link workOf} counts it. */
   readonly work: number
@@ -49,7 +51,7 @@ export class Parting {
   readonly #parts = new Map<OnnxNode, number>()
 
   /**
-   * @param threads that share the parts: there are as many parts, or none
+   * @param threads that share the parts: there are as many parts, or none; nor where only some of the threads would
    * @param isKernels whether a node is computed by kernels
    */
   constructor(body: StepBody, threads: number, isKernels: (node: OnnxNode) => boolean) {
@@ -58,13 +60,14 @@ export class Parting {
       const roles = isKernels(node) ? undefined : this.#findRoles(node)
       if (roles) this.#roles.set(node, roles)
     }
-    const nodes = [...this.#roles.keys()]
+    const nodes = threads > MOST_THREADS ? [] : [...this.#roles.keys()]
+    if (nodes.length === 0) this.#roles.clear()
     const groups = joinedByNames(nodes, node => new Set([...this.partsRead(node), ...node.outputs]))
     for (const group of groups)
       if (this.#saved(group, isKernels) <= 0) for (const node of group) this.#roles.delete(node)
     for (const node of nodes.toReversed()) {
       if (!this.rolesOf(node)) continue
-      const parts = isProduct(node) ? this.#partsOfProduct(node) : this.#partsOfReaders(node)
+      const parts = isMatrixProduct(node) ? this.#partsOfProduct(node) : this.#partsOfReaders(node)
       if (parts >= Math.max(2, threads) && this.fallsInto(node, parts)) this.#parts.set(node, parts)
     }
   }
@@ -99,9 +102,12 @@ export class Parting {
     return this.#parts.get(node)
   }
 
-  /** Whether the value of a node falls into so many parts. */
+  /** Whether the value of a node, and what it reads part by part, fall into so many parts. */
   fallsInto(node: OnnxNode, parts: number): boolean {
-    return this.rolesOf(node) !== undefined && this.#shapeOf(node)[0]! % parts === 0
+    // ONNX Runtime begins some sums at the next multiple of 16 bytes: parts must not differ in their bits by that.
+    const isAligned = (name: string) => (this.#body.sizeOf(name) / parts) % LANES === 0
+    const isWhole = this.#shapeOf(node)[0]! % parts === 0
+    return isWhole && [...node.outputs, ...this.partsRead(node)].every(isAligned)
   }
 
   /** For each input; undefined where the node's value is not made part by part. */
@@ -136,7 +142,7 @@ export class Parting {
     const { length } = shape
     const axisOf = (axis: number) => normalizeAxis(op, axis, shapes[0]!.length)
     if (length < 2) return undefined
-    if (isProduct(node)) {
+    if (isMatrixProduct(node)) {
       const { transBatchA, transBatchB } = attributes
       const isPlain = intOf(transBatchA, 0) === 0 && intOf(transBatchB, 0) === 0
       return isPlain && length > 2 ? this.#broadcastRoles(shape, shapes) : undefined
@@ -166,9 +172,8 @@ export class Parting {
 
   #partsOfProduct(node: OnnxNode): number {
     const [extent] = this.#shapeOf(node) as [number]
-    const most = Math.min(extent, Math.floor(multiplyAddsOf(node, this.#body) / LEAST_PART))
-    let parts = most
-    while (parts > 1 && extent % parts !== 0) parts--
+    let parts = Math.min(extent, Math.floor(multiplyAddsOf(node, this.#body) / LEAST_PART))
+    while (parts > 1 && !this.fallsInto(node, parts)) parts--
     return parts
   }
 
@@ -185,7 +190,7 @@ export class Parting {
   }
 }
 
-const isProduct = ({ op }: OnnxNode): boolean => op === 'MatMul' || op === 'FusedMatMul'
+const isMatrixProduct = ({ op }: OnnxNode): boolean => op === 'MatMul' || op === 'FusedMatMul'
 
 function multiplyAddsOf({ inputs, outputs, attributes }: OnnxNode, body: StepBody): number {
   const left = body.typeOf(inputs[0]!).shape
@@ -199,7 +204,7 @@ function isUniform({ shape, data }: HostTensor): boolean {
   return Array.from(data as ArrayLike<unknown>).every((value, i) => value === data[i % size])
 }
 
-const partOf = ([first, ...others]: Shape, parts: number): number[] => [first! / parts, ...others]
+const shapeOfPart = ([first, ...others]: Shape, parts: number): number[] => [first! / parts, ...others]
 
 /** The graph of one part of some nodes, in their order. `isRead`: whether a value is read beyond them. */
 export function partedGraph(
@@ -224,10 +229,11 @@ export function partedGraph(
     }
     const base = body.baseOf(name)
     const producer = body.producerOf(base)
+    if (isWhole && producer && own.has(producer)) throw new Error(`${base}: made in parts, and read whole`)
     if (!producer || !own.has(producer))
-      inputs.set(known, { tensor: base, isWhole, shape: isWhole ? shape : partOf(shape, parts) })
+      inputs.set(known, { tensor: base, isWhole, shape: isWhole ? shape : shapeOfPart(shape, parts) })
     else if (base !== name && !made.some(({ outputs }) => outputs[0] === known)) {
-      const extents = partOf(shape, parts)
+      const extents = shapeOfPart(shape, parts)
       initializers.set(`${known}/shape`, hostTensor('int64', [extents.length], extents))
       made.push({
         op: 'Reshape',
@@ -246,18 +252,18 @@ export function partedGraph(
   const outputs = nodes.flatMap(node => node.outputs).filter(isRead)
   const float = (name: string, shape: Shape) => ({ name, dtype: 'float32' as const, shape })
   const operations = nodes.reduce((sum, node) => {
-    const products = isProduct(node) ? multiplyAddsOf(node, body) / PRODUCTS_PER_OPERATION : 0
+    const products = isMatrixProduct(node) ? multiplyAddsOf(node, body) / PRODUCTS_PER_OPERATION : 0
     return sum + products + body.sizeOf(node.outputs[0]!)
   }, 0)
   return {
-    name: nodes.find(isProduct)?.name ?? nodes[0]!.name ?? '',
+    name: nodes.find(isMatrixProduct)?.name ?? nodes[0]!.name ?? '',
     parts,
     graph: {
       name: 'part',
       nodes: made,
       initializers: [...initializers].map(([name, tensor]) => ({ name, tensor })),
       inputs: [...inputs].map(([name, { shape }]) => float(name, shape)),
-      outputs: outputs.map(name => float(`${name}/part`, partOf(body.typeOf(name).shape, parts))),
+      outputs: outputs.map(name => float(`${name}/part`, shapeOfPart(body.typeOf(name).shape, parts))),
     },
     inputs: [...inputs.values()].map(({ tensor, isWhole }) => ({ tensor, isWhole })),
     outputs: outputs.map(tensor => ({ tensor, isWhole: false })),
@@ -268,5 +274,5 @@ export function partedGraph(
 
 function firstPart({ dtype, shape, data }: HostTensor, parts: number): HostTensor {
   const length = data.length / parts
-  return { dtype, shape: partOf(shape, parts), data: data.slice(0, length) } as HostTensor
+  return { dtype, shape: shapeOfPart(shape, parts), data: data.slice(0, length) } as HostTensor
 }

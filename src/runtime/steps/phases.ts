@@ -1,4 +1,4 @@
-/** The order of a step: graphs that ONNX Runtime runs and stages of kernels, in turns. */
+/** The order of a step: graphs that ONNX Runtime runs and stages of tasks, in turns. */
 import type { OnnxNode } from '../../onnx/model.ts'
 import { Unfit } from './access.ts'
 import { type Draft, type DraftStage, Drafts } from './drafts.ts'
@@ -203,16 +203,19 @@ class Schedule {
   /** Places a node that runs part by part; false: it does not. */
   #placeParts(node: OnnxNode): boolean {
     if (!this.#parting.rolesOf(node)) return false
-    const isFirst = this.#parting.partsOf(node) === undefined || this.#makesLess(node)
-    const phase = this.#phaseFor(node.inputs, 1, isFirst ? 0 : this.#phases.length - 1)
+    const isEarly = this.#parting.partsOf(node) === undefined || this.#makesLess(node)
+    const before = this.#phases.length
+    const phase = this.#phaseFor(node.inputs, 1, isEarly ? 0 : before - 1)
     const stage = this.#stageAfter(node.inputs, phase)
     const positions = node.inputs.map(name => this.#places.get(this.#body.baseOf(name)))
     const sources = positions.map(place =>
       place?.phase === phase && place.stage === stage - 1 ? place : undefined,
     )
-    this.#stageAt(phase, stage)
     const found = this.#drafts.take(node, sources, this.#phases[phase] as Stage[], stage)
-    if (!found) return false
+    if (!found) {
+      this.#phases.length = before
+      return false
+    }
     for (const { outputs } of found.draft.nodes)
       for (const name of outputs) this.#places.set(name, { phase, ...found })
     return true

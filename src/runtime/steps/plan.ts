@@ -55,7 +55,7 @@ export interface StepPlan {
   /** Values of the step, and outputs of the program, which has them stacked. */
   readonly perStep: readonly { readonly value: string; readonly output: string }[]
   /** Inputs of the program that tasks read. */
-  readonly kernelInputs: readonly ValueInfo[]
+  readonly taskInputs: readonly ValueInfo[]
 }
 
 /**
@@ -149,7 +149,7 @@ export function planSteps({ graph }: OnnxModel, crew: Crew): StepPlan | undefine
     condition: loopBody.inputs[1]!.name,
     states,
     perStep,
-    kernelInputs: graph.inputs.filter(({ name }) => read.has(name)),
+    taskInputs: graph.inputs.filter(({ name }) => read.has(name)),
   }
 }
 

@@ -34,7 +34,7 @@ export class Segments {
     this.#segments = graphs.map((graph, phase) => {
       if (!graph || graph.outputs.length === 0) return undefined
       if (prefix === undefined) return { graph, ...sessions.shared(graph, threads) }
-      const session = sessions.own(graph, { threads, profilePrefix: `${prefix}${partOf(phase)}` })
+      const session = sessions.own(graph, { threads, profilePrefix: `${prefix}${recordOf(phase)}` })
       return { session, graph, names: new Map() }
     })
   }
@@ -65,10 +65,10 @@ export class Segments {
     for (const [phase, segment] of this.#segments.entries()) {
       if (!segment) continue
       segment.session.endProfiling()
-      timings.push(await runTimings(recording.lines(partOf(phase))))
+      timings.push(await runTimings(recording.lines(recordOf(phase))))
     }
     return timings
   }
 }
 
-const partOf = (phase: number): string => `-${phase}-`
+const recordOf = (phase: number): string => `-${phase}-`

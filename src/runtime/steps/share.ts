@@ -11,10 +11,14 @@ export const slots = {
   program: 1,
   first: 2,
   last: 3,
-  /** Pieces of this turn's work that are done. */
+  /** Pieces of this turn's work that are done; far more where a helper has failed. */
   done: 4,
+  /** Whether a helper has failed. */
+  failed: 5,
+  /** Helpers that may be at work. */
+  active: 6,
   /** For each member, the turn and the next of its pieces that nobody has taken: see {@link claimOf}. */
-  claims: 5,
+  claims: 7,
 } as const
 
 /** The numbers that so many threads share. */
@@ -80,6 +84,9 @@ const LEAST_SHARED = 60_000
 const LEAST_PIECE = 15_000
 /** So that a thread that comes late leaves little to wait for. */
 const PIECES_PER_MEMBER = 4
+
+/** A pass over memory is no faster with more. */
+export const MOST_THREADS = 8
 
 /** Pieces of one turn: what the lower bits of a claim count. */
 const CLAIM_BITS = 12
@@ -212,6 +219,24 @@ export class Runnable {
   }
 }
 
+/** Lets nobody wait for what a helper cannot do. */
+export function fail(control: Int32Array<SharedArrayBuffer>): void {
+  Atomics.store(control, slots.failed, 1)
+  Atomics.add(control, slots.done, FAILED)
+  Atomics.notify(control, slots.done)
+}
+
+/** More pieces than a turn has. */
+const FAILED = 2 ** 28
+
+/** Waits until no helper is at work; they find no more pieces. */
+export function waitForHelpers(control: Int32Array<SharedArrayBuffer>): void {
+  for (;;) {
+    const active = Atomics.load(control, slots.active)
+    if (active === 0 || Atomics.wait(control, slots.active, active, PATIENCE_MS) === 'timed-out') return
+  }
+}
+
 /** About 20 microseconds; another thread is rarely further behind, and a wait in the kernel takes as long. */
 const SPINS = 20_000
 const PATIENCE_MS = 60_000
@@ -229,6 +254,6 @@ export function waitFor(control: Int32Array<SharedArrayBuffer>, pieces: number):
     const isLate = Atomics.wait(control, slots.done, done, PATIENCE_MS) === 'timed-out'
     // A process that was stopped for longer finds the time over before it finds what was done.
     if (isLate && Atomics.load(control, slots.done) === done)
-      throw new Error(`a thread of the kernels has not answered for ${PATIENCE_MS / 1000} s`)
+      throw new Error(`a thread of the steps has not answered for ${PATIENCE_MS / 1000} s`)
   }
 }

@@ -94,8 +94,8 @@ function planOf(bytes: Uint8Array, crew: Crew): Planned | undefined {
 }
 
 /** What a program places in the memory, at most. */
-function bytesOf({ plan: { states, end, kernelInputs }, work }: Planned): number {
-  const placed = [...states.map(({ input }) => input), ...end.outputs, ...kernelInputs]
+function bytesOf({ plan: { states, end, taskInputs }, work }: Planned): number {
+  const placed = [...states.map(({ input }) => input), ...end.outputs, ...taskInputs]
   const own = placed.reduce((sum, { shape }) => sum + placeBytes(4 * sizeOf(shape as Shape)), 0)
   return own + placeBytes(work.bytes)
 }
@@ -140,16 +140,16 @@ class SteppedProgram implements LoadedProgram {
   readonly #values: Readonly<Record<string, HostTensor>>
   /** What the ending graph gives. */
   readonly #last: Readonly<Record<string, HostTensor>>
-  /** Inputs of the program that kernels read. */
+  /** Inputs of the program that tasks read. */
   readonly #read: Readonly<Record<string, HostTensor>>
-  /** All of these but what the ending graph gives: what kernels read and write. */
+  /** All of these but what the ending graph gives: what tasks read and write. */
   readonly #tensors: Tensors
   #recording: Recording | undefined
-  /** Of each run that is measured: its steps and seconds, and the seconds of each kernel in each step. */
+  /** Of each run that is measured: its steps and seconds, and the seconds of each task in each step. */
   readonly #measured: {
     readonly steps: number
     readonly seconds: number
-    readonly kernels: readonly (readonly number[])[]
+    readonly tasks: readonly (readonly number[])[]
   }[] = []
 
   /** @param left called once it is released */
@@ -185,7 +185,7 @@ class SteppedProgram implements LoadedProgram {
       return [name, { dtype, shape, data }]
     })
     this.#last = byName(end.outputs, ({ name, shape }) => [name, place('last', name, shape as Shape)])
-    this.#read = byName(plan.kernelInputs, ({ name, shape }) => [name, place('input', name, shape as Shape)])
+    this.#read = byName(plan.taskInputs, ({ name, shape }) => [name, place('input', name, shape as Shape)])
     this.#tensors = { ...this.#states, ...this.#values, ...this.#read }
     const sessions = new Sessions(runtime, model)
     this.#sessions = sessions
@@ -221,10 +221,10 @@ class SteppedProgram implements LoadedProgram {
     const began = performance.now()
     const { count, states, end } = this.#plan
     const steps = Number(inputs[count]!.data[0])
-    const { stacked, kernels } = this.#steps(this.#enter(inputs), steps)
+    const { stacked, tasks } = this.#steps(this.#enter(inputs), steps)
     const last = byName(states, ({ next, input }) => [next, this.#states[input.name]!])
     this.#end?.run(among(last, end.inputs), this.#last)
-    if (this.#recording) this.#measured.push({ steps, seconds: (performance.now() - began) / 1000, kernels })
+    if (this.#recording) this.#measured.push({ steps, seconds: (performance.now() - began) / 1000, tasks })
     return among({ ...stacked, ...last, ...this.#last }, this.#plan.outputs)
   }
 
@@ -258,7 +258,7 @@ class SteppedProgram implements LoadedProgram {
     return given
   }
 
-  #steps(inputs: Tensors, count: number): { stacked: Tensors; kernels: number[][] } {
+  #steps(inputs: Tensors, count: number): { stacked: Tensors; tasks: number[][] } {
     const { states, perStep, iteration, condition } = this.#plan
     const number = new BigInt64Array(new ArrayBuffer(8))
     const feeds: Tensors = {
@@ -281,7 +281,7 @@ class SteppedProgram implements LoadedProgram {
       for (let i = 0; i < count; i++) {
         number[0] = BigInt(i)
         for (const [phase, range] of this.#ranges.entries())
-          if (range) this.#runKernels(range, timings)
+          if (range) this.#runTasks(range, timings)
           else binding.run(phase)
         for (const { from, to } of copies) put(from.data, to.data, 0)
         for (const { data, tensor } of stacks) put(data, tensor.data, i * data.length)
@@ -289,19 +289,19 @@ class SteppedProgram implements LoadedProgram {
     } finally {
       binding.release()
     }
-    return { stacked: byName(stacks, ({ output, tensor }) => [output, tensor]), kernels: timings }
+    return { stacked: byName(stacks, ({ output, tensor }) => [output, tensor]), tasks: timings }
   }
 
   /** One after the other, with the time of each, where they are measured. */
-  #runKernels({ first, last }: TaskRange, timings: number[][]): void {
+  #runTasks({ first, last }: TaskRange, timings: number[][]): void {
     if (!this.#recording) {
       this.#team.run(first, last)
       return
     }
-    for (let kernel = first; kernel < last; kernel++) {
+    for (let task = first; task < last; task++) {
       const began = performance.now()
-      this.#team.run(kernel, kernel + 1)
-      timings[kernel]!.push((performance.now() - began) / 1000)
+      this.#team.run(task, task + 1)
+      timings[task]!.push((performance.now() - began) / 1000)
     }
   }
 
@@ -312,10 +312,10 @@ class SteppedProgram implements LoadedProgram {
     const measured = this.#measured.splice(0)
     try {
       const calls = await this.#segments.profile(recording)
-      return measured.flatMap(({ steps, seconds, kernels }) => {
+      return measured.flatMap(({ steps, seconds, tasks }) => {
         const own = calls.map(runs => runs.splice(0, steps))
         if (steps === 0 || own.some(runs => runs.length < steps)) return []
-        const measuredTasks = this.#tasks.map((task, i) => ({ task, seconds: kernels[i]! }))
+        const measuredTasks = this.#tasks.map((task, i) => ({ task, seconds: tasks[i]! }))
         // Parts of one pass have one name, as have sums of blocks and what adds them up.
         const passes = [...Map.groupBy(measuredTasks, ({ task }) => task.name).values()]
         return [{ seconds, nodes: [...own.flatMap(loopTimings), ...passes.map(pass => this.#timing(pass))] }]

@@ -1,5 +1,5 @@
 /** Threads that run tasks together: this one and helpers, which share a memory. */
-import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
+import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads'
 import { FoveaError } from '../../util/errors.ts'
 import type { StepMemory } from './memory.ts'
 import type { NativeCalls } from './native-calls.ts'
@@ -9,18 +9,18 @@ import {
   functionsOf,
   type HelperData,
   MOST_PIECES,
+  MOST_THREADS,
   Runnable,
   setClaims,
   slots,
   waitFor,
+  waitForHelpers,
 } from './share.ts'
 import { type Task, turnsOf, workOf } from './task.ts'
 import { wasm } from './webassembly.ts'
 
 /** Turns are counted to here and then from the beginning: as many as a claim has room for. */
 const TURNS = 2 ** 18
-/** A pass over memory is no faster with more. */
-export const MOST_THREADS = 8
 
 interface Helper {
   readonly worker: Worker
@@ -126,13 +126,24 @@ export class Team {
     try {
       own.runShare(control, this.#turn, 0, first, last)
       waitFor(control, count)
+      if (Atomics.load(control, slots.failed) !== 0) throw new Error(this.#messageOfHelpers())
     } catch (error) {
       this.#broken = new FoveaError(`a task failed: ${(error as Error).message}`)
-      throw this.#broken
     } finally {
       // A helper that comes late must not take what the next turn's numbers say for a piece of this one.
       setClaims(control, this.#turn, MOST_PIECES)
     }
+    if (!this.#broken) return
+    // Whoever sees the failure may release what helpers are still at work with.
+    waitForHelpers(control)
+    throw this.#broken
+  }
+
+  #messageOfHelpers(): string {
+    const messages = this.#helpers.map(
+      ({ port }) => receiveMessageOnPort(port)?.message as string | undefined,
+    )
+    return messages.find(message => message !== undefined) ?? 'without a reason'
   }
 
   /** Ends the other threads, which would keep the memory. */
