@@ -31,34 +31,37 @@ export const nativeTypes = {
 } as const
 
 type Koffi = typeof import('koffi').default
+type NativeFunctions = ReturnType<typeof functionsAt>
 
-/** Koffi unloads what nothing refers to. */
-const libraries: unknown[] = []
+/** This thread's, from its first program on: there is one library. */
+let functions: NativeFunctions | undefined
 
-/** A function for each task that is run part by part: it runs the parts `from` to `to` (not included). */
-export function partRunners({
-  library,
-  run,
-  getErrorMessage,
-  releaseStatus,
-  parts,
-}: NativeCalls): ReadonlyMap<number, (from: number, to: number) => void> {
+function functionsAt({ library, run, getErrorMessage, releaseStatus }: NativeCalls) {
   // Not before it is needed: threads that run kernels only begin without it.
   const koffi: Koffi = createRequire(import.meta.url)('koffi')
-  // Koffi makes room for a thread's calls when the thread loads a library, and not before.
-  libraries.push(koffi.load(library))
-  const start = koffi.decode(run, koffi.proto(nativeTypes.Run))
-  const messageOf = koffi.decode(getErrorMessage, koffi.proto(nativeTypes.GetErrorMessage))
-  const releaseOf = koffi.decode(releaseStatus, koffi.proto(nativeTypes.ReleaseStatus))
-  const runner = (calls: readonly NativeCall[]) => (from: number, to: number) => {
+  return {
+    // Koffi makes room for a thread's calls when the thread loads a library, and not before; and unloads what nothing
+    // refers to.
+    library: koffi.load(library),
+    run: koffi.decode(run, koffi.proto(nativeTypes.Run)),
+    messageOf: koffi.decode(getErrorMessage, koffi.proto(nativeTypes.GetErrorMessage)),
+    release: koffi.decode(releaseStatus, koffi.proto(nativeTypes.ReleaseStatus)),
+  }
+}
+
+/** A function for each task that is run part by part: it runs the parts `from` to `to` (not included). */
+export function partRunners(calls: NativeCalls): ReadonlyMap<number, (from: number, to: number) => void> {
+  functions ??= functionsAt(calls)
+  const { run, messageOf, release } = functions
+  const runner = (parts: readonly NativeCall[]) => (from: number, to: number) => {
     for (let part = from; part < to; part++) {
-      const [session, ...others] = calls[part]!
-      const status = start(session, null, ...others)
+      const [session, ...others] = parts[part]!
+      const status = run(session, null, ...others)
       if (!status) continue
       const message: string = messageOf(status)
-      releaseOf(status)
+      release(status)
       throw new Error(message)
     }
   }
-  return new Map([...parts].map(([task, calls]) => [task, runner(calls)]))
+  return new Map([...calls.parts].map(([task, parts]) => [task, runner(parts)]))
 }

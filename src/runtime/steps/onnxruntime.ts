@@ -9,7 +9,6 @@ import koffi, { type LibraryHandle } from 'koffi'
 import { elementTypes } from '../../onnx/schema.ts'
 import { FoveaError } from '../../util/errors.ts'
 import type { HostTensor } from '../../util/host-tensor.ts'
-import { aligned } from '../ort-tensor.ts'
 import type { Tensors } from '../protocol.ts'
 import { type NativeCall, type NativeCalls, nativeTypes } from './native-calls.ts'
 
@@ -214,7 +213,7 @@ export class NativeBinding {
 
   constructor(runtime: NativeRuntime, session: Pointer, inputs: Tensors, outputs: Tensors) {
     this.#runtime = runtime
-    const tensors = [...Object.values(inputs).map(aligned), ...Object.values(outputs)]
+    const tensors = [...Object.values(inputs), ...Object.values(outputs)]
     this.#values = tensors.map(tensor => runtime.value(tensor))
     const names = [...Object.keys(inputs), ...Object.keys(outputs)].map(name => Buffer.from(`${name}\0`))
     const count = Object.keys(inputs).length

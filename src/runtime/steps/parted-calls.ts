@@ -41,7 +41,6 @@ export class PartedCalls {
         }),
       )
     return Array.from({ length: parts }, (_, part) => {
-      // Parts of all values begin at multiples of 16 bytes: none is read from a copy.
       const binding = session.bind(bound(graph.inputs, inputs, part), bound(graph.outputs, outputs, part))
       this.#bindings.push(binding)
       return binding.call

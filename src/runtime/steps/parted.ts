@@ -5,6 +5,7 @@
  * threads that share each node wait for each other at each node, and write all of it before the next begins.
  */
 import { intOf, intsOf } from '../../onnx/attributes.ts'
+import { costOfNode } from '../../onnx/cost.ts'
 import type { OnnxGraph, OnnxNode } from '../../onnx/model.ts'
 import type { ValueType } from '../../onnx/shapes.ts'
 import { normalizeAxis } from '../../util/broadcast.ts'
@@ -13,6 +14,7 @@ import { LANES } from './access.ts'
 import { isElementwise } from './kernel.ts'
 import { MOST_THREADS } from './share.ts'
 import { joinedByNames, type StepBody } from './step-body.ts'
+import { isProduct } from './weights.ts'
 
 /** A graph that is run part by part. */
 export interface PartedGraph {
@@ -56,18 +58,19 @@ export class Parting {
    */
   constructor(body: StepBody, threads: number, isKernels: (node: OnnxNode) => boolean) {
     this.#body = body
+    if (threads > MOST_THREADS) return
     for (const node of body.nodes) {
       const roles = isKernels(node) ? undefined : this.#findRoles(node)
       if (roles) this.#roles.set(node, roles)
     }
-    const nodes = threads > MOST_THREADS ? [] : [...this.#roles.keys()]
-    if (nodes.length === 0) this.#roles.clear()
-    const groups = joinedByNames(nodes, node => new Set([...this.partsRead(node), ...node.outputs]))
+    const groups = joinedByNames(
+      [...this.#roles.keys()],
+      node => new Set([...this.partsRead(node), ...node.outputs]),
+    )
     for (const group of groups)
       if (this.#saved(group, isKernels) <= 0) for (const node of group) this.#roles.delete(node)
-    for (const node of nodes.toReversed()) {
-      if (!this.rolesOf(node)) continue
-      const parts = isMatrixProduct(node) ? this.#partsOfProduct(node) : this.#partsOfReaders(node)
+    for (const node of [...this.#roles.keys()].reverse()) {
+      const parts = isProduct(node) ? this.#partsOfProduct(node) : this.#partsOfReaders(node)
       if (parts >= Math.max(2, threads) && this.fallsInto(node, parts)) this.#parts.set(node, parts)
     }
   }
@@ -142,7 +145,7 @@ export class Parting {
     const { length } = shape
     const axisOf = (axis: number) => normalizeAxis(op, axis, shapes[0]!.length)
     if (length < 2) return undefined
-    if (isMatrixProduct(node)) {
+    if (isProduct(node)) {
       const { transBatchA, transBatchB } = attributes
       const isPlain = intOf(transBatchA, 0) === 0 && intOf(transBatchB, 0) === 0
       return isPlain && length > 2 ? this.#broadcastRoles(shape, shapes) : undefined
@@ -190,11 +193,9 @@ export class Parting {
   }
 }
 
-const isMatrixProduct = ({ op }: OnnxNode): boolean => op === 'MatMul' || op === 'FusedMatMul'
-
-function multiplyAddsOf({ inputs, outputs, attributes }: OnnxNode, body: StepBody): number {
-  const left = body.typeOf(inputs[0]!).shape
-  return body.sizeOf(outputs[0]!) * left.at(intOf(attributes.transA, 0) === 1 ? -2 : -1)!
+const multiplyAddsOf = ({ op, inputs, outputs }: OnnxNode, body: StepBody): number => {
+  const typesOf = (names: readonly string[]) => names.map(name => body.typeOf(name))
+  return costOfNode(op, typesOf(inputs), typesOf(outputs)).multiplyAdds
 }
 
 /** Whether all slices of a constant along its first axis are equal. */
@@ -252,11 +253,10 @@ export function partedGraph(
   const outputs = nodes.flatMap(node => node.outputs).filter(isRead)
   const float = (name: string, shape: Shape) => ({ name, dtype: 'float32' as const, shape })
   const operations = nodes.reduce((sum, node) => {
-    const products = isMatrixProduct(node) ? multiplyAddsOf(node, body) / PRODUCTS_PER_OPERATION : 0
-    return sum + products + body.sizeOf(node.outputs[0]!)
+    return sum + multiplyAddsOf(node, body) / PRODUCTS_PER_OPERATION + body.sizeOf(node.outputs[0]!)
   }, 0)
   return {
-    name: nodes.find(isMatrixProduct)?.name ?? nodes[0]!.name ?? '',
+    name: nodes.find(isProduct)?.name ?? nodes[0]!.name ?? '',
     parts,
     graph: {
       name: 'part',

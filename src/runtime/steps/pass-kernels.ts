@@ -51,7 +51,7 @@ export function valueRoot(body: StepBody, name: string): Root {
 }
 
 /** The name of the sums of blocks of rows. */
-const blocksOf = (name: string): string => `${name}/blocks`
+export const blocksOf = (name: string): string => `${name}/blocks`
 
 /** The sums of the rows of a matrix, by as many blocks as there can be, or by fewer. */
 export function sumRoots(body: StepBody, name: string, summed: string): Root[] {

@@ -5,7 +5,7 @@ import { median } from '../../stats/summary.ts'
 import { arrayTypes, type HostTensor, type Shape, sizeOf, type TensorData } from '../../util/host-tensor.ts'
 import type { NodeTiming, RunTiming } from '../engine.ts'
 import type { DeclaredInput, LoadedProgram, Loader, Recording } from '../loaded-program.ts'
-import { ownTensor } from '../ort-tensor.ts'
+import { aligned, ownTensor } from '../ort-tensor.ts'
 import { LOOP, loopTimings } from '../profile.ts'
 import type { Tensors } from '../protocol.ts'
 import { kernelModule } from './code.ts'
@@ -196,23 +196,21 @@ class SteppedProgram implements LoadedProgram {
     const stages = phases.map(phase => ('graph' in phase ? [] : phase.stages))
     this.#tasks = stages.flat(2)
     this.#ranges = rangesOf(stages)
+    let parted: PartedCalls | undefined
     try {
       this.#segments = new Segments(sessions, threads, graphs, recording?.prefix)
       this.#begin = sessionOfSome(plan.begin)
       this.#end = sessionOfSome(end)
-      this.#parted = new PartedCalls(runtime, sessions, this.#tasks, this.#tensors)
-    } catch (error) {
-      sessions.release()
-      throw error
-    }
-    try {
+      parted = new PartedCalls(runtime, sessions, this.#tasks, this.#tensors)
+      this.#parted = parted
       const kernels = this.#tasks.filter(isKernel)
       const code = kernelModule(kernels, name => this.#tensors[name]!.data.byteOffset)
       // After the first session: that switches this thread to zeros for numbers too small to be normal, and threads
       // inherit the switch.
-      this.#team = workshop.team.load(code, stages.flat(), this.#parted.calls)
+      this.#team = workshop.team.load(code, stages.flat(), parted.calls)
     } catch (error) {
-      this.#releaseSessions()
+      parted?.release()
+      sessions.release()
       throw error
     }
   }
@@ -248,7 +246,7 @@ class SteppedProgram implements LoadedProgram {
     const lasts = Object.values(this.#last)
     const given = byName(Object.entries(inputs), ([name, tensor]) => {
       const stays = isAt(tensor, homes[name]) || lasts.some(last => isAt(tensor, last))
-      return [name, stays ? tensor : ownTensor(tensor)]
+      return [name, stays ? tensor : aligned(ownTensor(tensor))]
     })
     this.#begin?.run(among(given, begin.inputs), among(homes, begin.outputs))
     for (const [name, home] of Object.entries(homes)) {
@@ -346,13 +344,9 @@ class SteppedProgram implements LoadedProgram {
     }
   }
 
-  #releaseSessions(): void {
+  async release(): Promise<void> {
     this.#parted.release()
     this.#sessions.release()
-  }
-
-  async release(): Promise<void> {
-    this.#releaseSessions()
     await this.#left()
     await this.#recording?.discard()
   }

@@ -6,7 +6,7 @@ import { intOf } from '../../onnx/attributes.ts'
 import type { OnnxNode } from '../../onnx/model.ts'
 import { type Access, LANES } from './access.ts'
 import { isElementwise, type Kernel, type KernelStep, type Operand, operandsOf, stepsOf } from './kernel.ts'
-import { BLOCKS } from './pass-kernels.ts'
+import { BLOCKS, blocksOf } from './pass-kernels.ts'
 import { joinedByNames, type StepBody } from './step-body.ts'
 
 /** Values of a state below which its sum is made as soon by itself. */
@@ -61,7 +61,7 @@ export class Updates {
     const size = isUpdated ? this.#body.sizeOf(state) : 0
     const isOfAll = inputs.length === 1 && intOf(attributes.keepdims, 1) === 0
     if (!(op in summed) || !isOfAll || size < LEAST_SUMMED || size % (BLOCKS * LANES) !== 0) return undefined
-    const blocks = `${outputs[0]}/blocks`
+    const blocks = blocksOf(outputs[0]!)
     const adding: OnnxNode = {
       op: 'ReduceSum',
       ...(name !== undefined && { name: name.replace(/[^/]*$/, 'ReduceSum') }),
