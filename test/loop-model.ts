@@ -1,6 +1,6 @@
 /** A program that is a loop of steps, of any nodes. */
 import type { OnnxModel, OnnxNode } from '../src/onnx/model.ts'
-import { hostTensor } from '../src/util/host-tensor.ts'
+import { type HostTensor, hostTensor, sizeOf } from '../src/util/host-tensor.ts'
 
 type Extents = readonly (number | string)[]
 
@@ -51,7 +51,10 @@ export function loopModel({ nodes, states, shape, data, seen, initializers }: Lo
   return {
     irVersion: 9,
     producer: 'test',
-    opsets: [{ domain: '', version: 18 }],
+    opsets: [
+      { domain: '', version: 18 },
+      { domain: 'com.microsoft', version: 1 },
+    ],
     graph: {
       name: 'main',
       nodes: [loop],
@@ -64,4 +67,53 @@ export function loopModel({ nodes, states, shape, data, seen, initializers }: Lo
       outputs: [...states.map(name => float(`next/${name}`, shape)), float('seen', ['steps', ...seen.shape])],
     },
   }
+}
+
+/** Writes nodes of a body, with names of their own. */
+export interface NodeBuilder {
+  readonly nodes: OnnxNode[]
+  readonly constants: OnnxModel['graph']['initializers'][number][]
+  /** The names of the node's outputs. */
+  readonly emit: (
+    op: string,
+    inputs: string[],
+    attributes?: OnnxNode['attributes'],
+    outputs?: number,
+  ) => string[]
+  readonly constant: (tensor: HostTensor) => string
+  readonly ints: (...values: number[]) => string
+}
+
+export function nodeBuilder(): NodeBuilder {
+  const nodes: OnnxNode[] = []
+  const constants: NodeBuilder['constants'] = []
+  const constant = (tensor: HostTensor) => {
+    const name = `c${constants.length}`
+    constants.push({ name, tensor })
+    return name
+  }
+  return {
+    nodes,
+    constants,
+    emit(op, inputs, attributes = {}, outputs = 1) {
+      const names = Array.from({ length: outputs }, (_, i) => `x${nodes.length}_${i}`)
+      const domain = op === 'FusedMatMul' ? { domain: 'com.microsoft' } : {}
+      const name = `forward/x/${op}_${nodes.length}`
+      nodes.push({ op, ...domain, name, inputs, outputs: names, attributes })
+      return names
+    },
+    constant,
+    ints: (...values) => constant(hostTensor('int64', [values.length], values)),
+  }
+}
+
+/** What a loop model with one state is given: values of -1 to 1 that do not repeat. */
+export function waves(shape: readonly number[], steps: number): Record<string, HostTensor> {
+  const wave = (by: number) =>
+    hostTensor(
+      'float32',
+      shape,
+      Array.from({ length: sizeOf(shape) }, (_, i) => Math.sin(by * i + by)),
+    )
+  return { steps: hostTensor('int64', [], [steps]), data: wave(0.1), a: wave(0.3) }
 }

@@ -3,7 +3,6 @@
  * weighted rows, which are added up in another order.
  */
 import fc from 'fast-check'
-import * as ort from 'onnxruntime-node'
 import { describe, expect, test } from 'vitest'
 import { compileTraining, type TrainProgram } from '../src/compile/train-program.ts'
 import { lateralInhibition } from '../src/nn/brain/lateral-inhibition.ts'
@@ -17,27 +16,16 @@ import { sequential } from '../src/nn/model.ts'
 import { sgd } from '../src/nn/optimizers.ts'
 import { decodeModel } from '../src/onnx/decode.ts'
 import { encodeModel } from '../src/onnx/encode.ts'
-import type { OnnxModel, OnnxNode } from '../src/onnx/model.ts'
-import { type Loader, sessionLoader } from '../src/runtime/loaded-program.ts'
+import type { OnnxModel } from '../src/onnx/model.ts'
+import type { Loader } from '../src/runtime/loaded-program.ts'
 import type { Kernel } from '../src/runtime/steps/kernel.ts'
 import { packed } from '../src/runtime/steps/memory.ts'
 import { planSteps } from '../src/runtime/steps/plan.ts'
-import { steppedLoader } from '../src/runtime/steps/stepped.ts'
 import { isKernel } from '../src/runtime/steps/task.ts'
-import { type HostTensor, hostTensor, toNumbers } from '../src/util/host-tensor.ts'
-import { loopModel } from './loop-model.ts'
+import { hostTensor, toNumbers } from '../src/util/host-tensor.ts'
+import { loopModel, type NodeBuilder, nodeBuilder, waves } from './loop-model.ts'
+import { resultsOf, stepped, whole, worstOf } from './step-runs.ts'
 import { feedsOf, initialState, noise } from './train-with.ts'
-
-const refused: Loader = async () => {
-  throw new Error('it has nothing to run step by step')
-}
-const steps = { 1: steppedLoader(1, refused), 2: steppedLoader(2, refused) }
-const whole = sessionLoader(ort, {
-  intraOpNumThreads: 1,
-  enableMemPattern: false,
-  graphOptimizationLevel: 'all',
-  logSeverityLevel: 3,
-})
 
 const crew = { threads: 2, isMeasured: false }
 
@@ -60,31 +48,12 @@ describe('layers', () => {
       batchSize,
     })
 
-  async function trained(
-    load: Loader,
-    program: TrainProgram,
-    extent = 20,
-  ): Promise<Record<string, HostTensor>> {
-    const loaded = await load(program.bytes, undefined)
-    const outputs = await loaded.run({
+  const trained = (load: Loader, program: TrainProgram, extent = 20) =>
+    resultsOf(load, program.bytes, {
       ...noise(64, [extent, extent, 3], 3),
       ...initialState(program),
       ...feedsOf(program, 0, 3, 0.01, 64),
     })
-    const copied = Object.entries(outputs).map(([name, tensor]) => {
-      return [name, { ...tensor, data: tensor.data.slice() }] as const
-    })
-    await loaded.release()
-    return Object.fromEntries(copied)
-  }
-
-  /** The largest difference, of the largest value. */
-  function worstOf(expected: HostTensor, found: HostTensor): number {
-    const [values, others] = [toNumbers(expected), toNumbers(found)]
-    // What is nothing but rounding, as the gradient of a bias that is normalized away, has no scale of its own.
-    const scale = Math.max(0.1, ...values.map(Math.abs))
-    return Math.max(...values.map((value, i) => Math.abs(value - others[i]!))) / scale
-  }
 
   const pools = (): Layer[] => [
     conv2d({ filters: 8, kernelSize: 3 }),
@@ -96,8 +65,8 @@ describe('layers', () => {
   test('pooling and ReLU: the same bits, on any number of threads', async () => {
     const program = compiled(pools())
     expect(passesOf(decodeModel(program.bytes)).length).toBeGreaterThan(1)
-    const expected = await trained(whole, program)
-    for (const load of Object.values(steps)) expect(await trained(load, program)).toEqual(expected)
+    const expected = await trained(whole[1], program)
+    for (const load of [stepped[1], stepped[2]]) expect(await trained(load, program)).toEqual(expected)
   })
 
   const summing: Record<string, () => Layer[]> = {
@@ -120,12 +89,12 @@ describe('layers', () => {
   test.for(Object.entries(summing))('%s: the same up to rounding', async ([, layers]) => {
     const program = compiled(layers())
     expect(passesOf(decodeModel(program.bytes)).length).toBeGreaterThan(1)
-    const expected = await trained(whole, program)
-    const one = await trained(steps[1], program)
+    const expected = await trained(whole[1], program)
+    const one = await trained(stepped[1], program)
     for (const [name, tensor] of Object.entries(expected))
       expect(worstOf(tensor, one[name]!), name).toBeLessThan(2e-6)
     // How threads share the work changes no bit.
-    expect(await trained(steps[2], program)).toEqual(one)
+    expect(await trained(stepped[2], program)).toEqual(one)
   })
 
   // Tiles that fill a map, and that do not; some maps are one tile, or have no tile between their edges.
@@ -139,8 +108,8 @@ describe('layers', () => {
   ])('tiles of maps of %i, minibatches of %i', async ([extent, batchSize]) => {
     const layers = summing['convolution by minimal filtering']!()
     const program = compiled(layers, extent!, batchSize!)
-    const expected = await trained(whole, program, extent)
-    const found = await trained(steps[2], program, extent)
+    const expected = await trained(whole[1], program, extent)
+    const found = await trained(stepped[2], program, extent)
     for (const [name, tensor] of Object.entries(expected))
       expect(worstOf(tensor, found[name]!), name).toBeLessThan(2e-6)
   })
@@ -153,8 +122,8 @@ describe('layers', () => {
     [22, 12],
   ])('a sum of what pooling leaves, maps of %i, minibatches of %i', async ([extent, batchSize]) => {
     const program = compiled(summing['batch normalization']!(), extent!, batchSize!)
-    const expected = await trained(whole, program, extent)
-    for (const load of Object.values(steps)) {
+    const expected = await trained(whole[1], program, extent)
+    for (const load of [stepped[1], stepped[2]]) {
       const found = await trained(load, program, extent)
       for (const name of ['next/batchNormalization_1/beta', 'next/batchNormalization_1/gamma'])
         expect(worstOf(expected[name]!, found[name]!), name).toBeLessThan(2e-6)
@@ -188,7 +157,7 @@ describe('layers', () => {
       state['conv2d_1/kernel']!.shape,
       toNumbers(state['conv2d_1/kernel']!).fill(Number.NaN),
     )
-    const loaded = await steps[2](program.bytes, undefined)
+    const loaded = await stepped[2](program.bytes, undefined)
     const data = noise(64, [20, 20, 3], 3)
     const { finite } = await loaded.run({ ...data, ...state, ...feedsOf(program, 0, 1, 0.01, 64) })
     expect(finite!.data[0]).toBeNaN()
@@ -200,40 +169,6 @@ describe('any nodes', () => {
   const [ROWS, COLUMNS, CHANNELS] = [24, 32, 16]
   const shape = [ROWS, COLUMNS, CHANNELS]
 
-  interface Builder {
-    readonly nodes: OnnxNode[]
-    readonly constants: OnnxModel['graph']['initializers'][number][]
-    readonly emit: (
-      op: string,
-      inputs: string[],
-      attributes?: OnnxNode['attributes'],
-      outputs?: number,
-    ) => string[]
-    readonly constant: (tensor: HostTensor) => string
-    readonly ints: (...values: number[]) => string
-  }
-
-  function builder(): Builder {
-    const nodes: OnnxNode[] = []
-    const constants: Builder['constants'] = []
-    const constant = (tensor: HostTensor) => {
-      const name = `c${constants.length}`
-      constants.push({ name, tensor })
-      return name
-    }
-    return {
-      nodes,
-      constants,
-      emit(op, inputs, attributes = {}, outputs = 1) {
-        const names = Array.from({ length: outputs }, (_, i) => `x${nodes.length}_${i}`)
-        nodes.push({ op, name: `forward/x/${op}_${nodes.length}`, inputs, outputs: names, attributes })
-        return names
-      },
-      constant,
-      ints: (...values) => constant(hostTensor('int64', [values.length], values)),
-    }
-  }
-
   /** Turns rows about: the last first. */
   const mirror = hostTensor(
     'float32',
@@ -242,7 +177,7 @@ describe('any nodes', () => {
   )
 
   /** Each makes one value of the shape of all from two others, as layers and their gradients do. */
-  const recipes: Record<string, (b: Builder, x: string, y: string) => string> = {
+  const recipes: Record<string, (b: NodeBuilder, x: string, y: string) => string> = {
     add: (b, x, y) => b.emit('Add', [x, y])[0]!,
     subtract: (b, x, y) => b.emit('Sub', [x, y])[0]!,
     multiply: (b, x, y) => b.emit('Mul', [x, y])[0]!,
@@ -298,7 +233,7 @@ describe('any nodes', () => {
   const names = Object.keys(recipes)
 
   function model(choices: readonly (readonly [number, number, number])[]): OnnxModel {
-    const b = builder()
+    const b = nodeBuilder()
     // What no kernel computes.
     const values = [b.emit('Tanh', ['data'])[0]!, b.emit('Sigmoid', ['data'])[0]!]
     for (const [which, x, y] of choices)
@@ -324,24 +259,11 @@ describe('any nodes', () => {
       fc.asyncProperty(choices, async chosen => {
         const made = model(chosen)
         kernels += passesOf(made).length
-        const count = ROWS * COLUMNS * CHANNELS
-        const wave = (by: number) =>
-          hostTensor(
-            'float32',
-            shape,
-            Array.from({ length: count }, (_, i) => Math.sin(by * i + by)),
-          )
-        const inputs = { steps: hostTensor('int64', [], [2]), data: wave(0.1), a: wave(0.3) }
         const bytes = encodeModel(made)
-        const run = async (load: Loader) => {
-          const loaded = await load(bytes, undefined)
-          const outputs = await loaded.run(inputs)
-          const found = Object.values(outputs).map(({ data }) => (data as Float32Array).slice())
-          await loaded.release()
-          return found
-        }
-        const expected = await run(whole)
-        for (const [i, values] of (await run(steps[2])).entries())
+        const run = async (load: Loader) =>
+          Object.values(await resultsOf(load, bytes, waves(shape, 2))).map(({ data }) => data as Float32Array)
+        const expected = await run(whole[1])
+        for (const [i, values] of (await run(stepped[2])).entries())
           expect(
             values.findIndex((value, at) => !Object.is(value + 0, expected[i]![at]! + 0)),
             'the first value that differs',

@@ -36,8 +36,9 @@ test('the same up to rounding, on any number of threads', async () => {
   })
   expect(operators(decodeModel(program.bytes)).filter(op => /ReduceSumSquare|ReduceL1/.test(op))).toEqual([])
   const inputs = { ...noise(40, [6, 6, 1], 3), ...initialState(program), ...feedsOf(program, 0, 4, 0.01, 40) }
-  const expected = await resultsOf(whole, program.bytes, inputs)
-  for (const load of stepped) expectSame(await resultsOf(load, program.bytes, inputs), expected, 1e-5)
+  const expected = await resultsOf(whole[1], program.bytes, inputs)
+  for (const load of Object.values(stepped))
+    expectSame(await resultsOf(load, program.bytes, inputs), expected, 1e-5)
 })
 
 test('a sum that the state itself depends on is no part of the updates', () => {

@@ -3,7 +3,6 @@
  * loop: the same bits.
  */
 import fc from 'fast-check'
-import * as ort from 'onnxruntime-node'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { compileEvaluation } from '../src/compile/evaluate-program.ts'
 import { compileTraining, type TrainProgram } from '../src/compile/train-program.ts'
@@ -19,30 +18,16 @@ import { decodeModel } from '../src/onnx/decode.ts'
 import { encodeModel } from '../src/onnx/encode.ts'
 import type { OnnxModel, OnnxNode } from '../src/onnx/model.ts'
 import type { Engine, Program } from '../src/runtime/engine.ts'
-import { type LoadedProgram, type Loader, sessionLoader } from '../src/runtime/loaded-program.ts'
+import type { LoadedProgram, Loader } from '../src/runtime/loaded-program.ts'
 import { openEngine } from '../src/runtime/node.ts'
 import type { Tensors } from '../src/runtime/protocol.ts'
 import { planSteps } from '../src/runtime/steps/plan.ts'
-import { steppedLoader } from '../src/runtime/steps/stepped.ts'
 import { isKernel } from '../src/runtime/steps/task.ts'
 import { type HostTensor, hostTensor } from '../src/util/host-tensor.ts'
 import { architectures } from '../src/zoo/index.ts'
 import { loopModel } from './loop-model.ts'
+import { copies, copyOf, stepped, whole } from './step-runs.ts'
 import { feedsOf, initialState, noise } from './train-with.ts'
-
-const whole = (threads: number) =>
-  sessionLoader(ort, {
-    intraOpNumThreads: threads,
-    enableMemPattern: false,
-    graphOptimizationLevel: 'all',
-    logSeverityLevel: 3,
-    extra: { session: { set_denormal_as_zero: '1' } },
-  })
-const refused: Loader = async () => {
-  throw new Error('it has nothing to run step by step')
-}
-const loops = { 1: whole(1), 2: whole(2) }
-const steps = { 1: steppedLoader(1, refused), 2: steppedLoader(2, refused) }
 
 const size = [6, 6, 1] as const
 const data = noise(40, size, 3)
@@ -91,11 +76,6 @@ async function trained(
   return last
 }
 
-/** What a stepped program gives changes with its next run. */
-const copies = (tensors: Tensors): Record<string, HostTensor> =>
-  Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [name, copyOf(tensor)]))
-const copyOf = (tensor: HostTensor): HostTensor => ({ ...tensor, data: tensor.data.slice() })
-
 const optimizers: Readonly<Record<string, Optimizer>> = {
   adam: adam(),
   'adam, clipped as a whole': adam({ globalClipNorm: 0.1 }),
@@ -118,14 +98,14 @@ describe('the same bits as the whole loop', () => {
   for (const threads of [1, 2] as const)
     test.for(Object.entries(optimizers))(`%s, ${threads} threads`, async ([, optimizer]) => {
       const program = compiled(optimizer)
-      expect(await trained(steps[threads], program)).toEqual(await trained(loops[threads], program))
+      expect(await trained(stepped[threads], program)).toEqual(await trained(whole[threads], program))
     })
 
   test('with frozen layers, and others that learn at a rate of their own', async () => {
     const frozen = compiled(adam(), 8, { frozen: ['conv2d_1'] })
-    expect(await trained(steps[1], frozen)).toEqual(await trained(loops[1], frozen))
+    expect(await trained(stepped[1], frozen)).toEqual(await trained(whole[1], frozen))
     const slow = compiled(adam(), 8, { backbone: { layers: ['dense_1'], learningRate: 1e-5 } })
-    expect(await trained(steps[1], slow)).toEqual(await trained(loops[1], slow))
+    expect(await trained(stepped[1], slow)).toEqual(await trained(whole[1], slow))
   })
 
   test('where no step is made', async () => {
@@ -141,14 +121,14 @@ describe('the same bits as the whole loop', () => {
       const inputs = { ...data, ...initialState(program), ...none, steps: hostTensor('int64', [], [0]) }
       return copies(await loaded.run(inputs))
     }
-    const after = await run(steps[1])
-    expect(after).toEqual(await run(loops[1]))
+    const after = await run(stepped[1])
+    expect(after).toEqual(await run(whole[1]))
     expect(after['next/dense_1/kernel']).toEqual(initialState(program)['dense_1/kernel'])
   })
 
   test('where a run has diverged', async () => {
     const program = compiled(sgd({ learningRate: 1 }))
-    const loaded = await steps[1](program.bytes, undefined)
+    const loaded = await stepped[1](program.bytes, undefined)
     const state = { ...initialState(program) }
     state['dense_1/kernel'] = copyOf(state['dense_1/kernel']!)
     state['dense_1/kernel'].data[5] = Number.NaN
@@ -248,7 +228,7 @@ describe('any updates', () => {
           await loaded.release()
           return outputs
         }
-        expect(await run(steps[1])).toEqual(await run(loops[1]))
+        expect(await run(stepped[1])).toEqual(await run(whole[1]))
       }),
       { numRuns: 40, seed: 4 },
     )
@@ -286,7 +266,7 @@ test('an update of one state reads another in another shape, which others read t
     await loaded.release()
     return outputs
   }
-  expect(await run(steps[1])).toEqual(await run(loops[1]))
+  expect(await run(stepped[1])).toEqual(await run(whole[1]))
 })
 
 describe('what is updated in one pass', () => {
@@ -343,7 +323,7 @@ describe('what a run leaves', () => {
         return next(await loaded.run({ ...data, ...second, ...feeds }))
       })
     }
-    expect(await both(steps[1])).toEqual(await both(loops[1]))
+    expect(await both(stepped[1])).toEqual(await both(whole[1]))
   })
 
   test('may enter the next run in the place of something else', async () => {
@@ -353,7 +333,7 @@ describe('what a run leaves', () => {
         const [m, v] = ['momentum', 'velocity'].map(slot => `optimizer/${slot}/dense_1/kernel`)
         return next(await loaded.run({ ...data, ...after, [m!]: after[v!]!, [v!]: after[m!]!, ...feeds }))
       })
-    expect(await swapped(steps[1])).toEqual(await swapped(loops[1]))
+    expect(await swapped(stepped[1])).toEqual(await swapped(whole[1]))
   })
 })
 
