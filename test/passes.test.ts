@@ -185,6 +185,10 @@ describe('any nodes', () => {
     relu: (b, x) => b.emit('Relu', [x])[0]!,
     mask: (b, x) => b.emit('HardSigmoid', [x], { alpha: { float: 3e38 }, beta: { float: 0 } })[0]!,
     sigmoid: (b, x) => b.emit('HardSigmoid', [x])[0]!,
+    leaky: (b, x) => b.emit('LeakyRelu', [x], { alpha: { float: 0.2 } })[0]!,
+    atLeast: (b, x) => b.emit('Clip', [x, b.constant(hostTensor('float32', [], [-0.5]))])[0]!,
+    within: (b, x) =>
+      b.emit('Clip', [x, ...[-0.5, 0.5].map(bound => b.constant(hostTensor('float32', [], [bound])))])[0]!,
     halves(b, x, y) {
       const [p, q] = b.emit('Split', [x, b.ints(8, 24)], { axis: { int: 1 } }, 2)
       const [r, s] = b.emit('Split', [y, b.ints(8, 24)], { axis: { int: 1 } }, 2)

@@ -60,7 +60,8 @@ const rewritten: Readonly<Record<string, readonly [number, number]>> = {
   Identity: [1, 1],
   Reshape: [1, 2],
   Relu: [1, 1],
-  Clip: [3, 3],
+  LeakyRelu: [1, 1],
+  Clip: [2, 3],
   Reciprocal: [1, 1],
   HardSigmoid: [1, 1],
 }
@@ -91,7 +92,12 @@ export function stepsOf(
     case 'Clip':
       return [
         { op: 'Max', operands: [x!, least!] },
-        { op: 'Min', operands: [{ step: at }, most!] },
+        ...(most ? [{ op: 'Min' as const, operands: [{ step: at }, most] }] : []),
+      ]
+    case 'LeakyRelu':
+      return [
+        { op: 'Mul', operands: [x!, { constant: Math.fround(floatOf(attributes.alpha, 0.01)) }] },
+        { op: 'Max', operands: [x!, { step: at }] },
       ]
     case 'HardSigmoid':
       return hardSigmoidSteps(x!, floatOf(attributes.alpha, 0.2), floatOf(attributes.beta, 0.5), at)
