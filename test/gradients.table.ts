@@ -5,7 +5,7 @@
 import { apply, applyAll, type Tensor } from '../src/graph/node.ts'
 import { scalarAttention } from '../src/graph/ops/attention.ts'
 import { batchInward, batchOutward } from '../src/graph/ops/batch-axis.ts'
-import { dotProductAttention } from '../src/graph/ops/dot-product-attention.ts'
+import { DotProductAttention, dotProductAttention } from '../src/graph/ops/dot-product-attention.ts'
 import * as e from '../src/graph/ops/elementwise.ts'
 import { FlattenedMatMul } from '../src/graph/ops/flattened.ts'
 import { gather, oneHot, randomMask, randomUniform, ScatterAdd } from '../src/graph/ops/gather.ts'
@@ -48,25 +48,41 @@ const piecewise = (op: (x: Tensor) => Tensor, kinks: readonly number[] = [0]): R
   row('', [awayFrom(kinks, [3, 4])], op),
 ]
 
-const matMulRows: Row[] = (
-  [
-    ['matrices', [], []],
-    ['batches', [2], [2]],
-    ['a batch and a matrix', [2], []],
-    ['a matrix and a batch', [], [2]],
-    ['batches that broadcast', [2, 1], [3]],
-  ] as const
-).flatMap(([label, left, right]) =>
-  [false, true].flatMap(transA =>
-    [false, true].map(transB =>
-      smooth(
-        `${label}${transA ? ", a'" : ''}${transB ? ", b'" : ''}`,
-        [normal(...left, ...(transA ? [4, 2] : [2, 4])), normal(...right, ...(transB ? [3, 4] : [4, 3]))],
-        (a, b) => r.matMul(a, b, { transA, transB }),
+const matMulRows: Row[] = [
+  ...(
+    [
+      ['matrices', [2, 4], [4, 3]],
+      ['matrices, scaled', [2, 4], [4, 3], 0.5],
+      ['batches', [2, 2, 4], [2, 4, 3]],
+      ['batches, scaled', [2, 2, 4], [2, 4, 3], -1.5],
+      ['a batch and a matrix', [2, 2, 4], [4, 3]],
+      ['a batch of few rows and a matrix, scaled', [3, 1, 4], [4, 3], 0.5],
+      ['a matrix and a batch', [2, 4], [2, 4, 3]],
+      ['batches that broadcast', [2, 1, 2, 4], [3, 4, 3]],
+    ] as const
+  ).flatMap(([label, left, right, scale]) =>
+    [false, true].flatMap(transA =>
+      [false, true].map(transB =>
+        smooth(
+          `${label}${transA ? ", a'" : ''}${transB ? ", b'" : ''}`,
+          [normal(...turned(left, transA)), normal(...turned(right, transB))],
+          (a, b) => r.matMul(a, b, { transA, transB, ...(scale === undefined ? {} : { scale }) }),
+        ),
       ),
     ),
   ),
-)
+  smooth('a multiple, reshaped', [normal(2, 2, 4), normal(4, 3)], (a, b) =>
+    r.matMul(s.reshape(e.mul(a, 0.5), [4, 4]), b, { scale: 3 }),
+  ),
+  smooth('the same again', [normal(2, 2, 4), normal(4, 3)], (a, b) =>
+    e.add(r.matMul(a, b), r.matMul(a, b, { again: true })),
+  ),
+]
+
+function turned(shape: readonly number[], isTurned: boolean): number[] {
+  const matrix = shape.slice(-2)
+  return [...shape.slice(0, -2), ...(isTurned ? matrix.reverse() : matrix)]
+}
 
 const source = 'a source has no inputs'
 const comparison = 'a comparison is piecewise constant'
@@ -244,6 +260,13 @@ export const gradientTable: Readonly<Record<string, Entry>> = {
       'batches and heads, scaled',
       [normal(2, 2, 3, 4), normal(2, 2, 3, 4), normal(2, 2, 3, 2)],
       (q, k, v) => dotProductAttention(q, k, v, 0.5),
+    ),
+    ...[1, 0.5].map(scale =>
+      smooth(
+        `weights made again, scaled by ${scale}`,
+        [normal(2, 3, 4), normal(2, 5, 4), normal(2, 5, 2)],
+        (q, k, v) => apply(DotProductAttention, [q, k, v], { scale, mostKept: 29 }),
+      ),
     ),
   ],
   ScalarAttention: [

@@ -248,69 +248,65 @@ test('the emitted program of a tiny net', () => {
       next/packed/parameters, next/packed/momentum, loss, correct = Loop(steps, true, packed/parameters, packed/momentum)
         body: train tiny step(iteration: int64[], condition: bool[], step/packed/parameters: float32[6], step/packed/momentum: float32[6]) -> (step/condition: bool[], step/next/packed/parameters: float32[6], step/next/packed/momentum: float32[6], step/loss: float32[], step/correct: float32[])
           constant_0 = float32[] {0.9}
-          constant_1 = float32[] {0.5}
-          constant_2 = int64[4] {1, 1, 1, 1}
-          constant_3 = int64[2] {3, 2}
-          constant_4 = int64[2] {4, 2}
-          constant_5 = int64[2] {2, 2}
-          constant_6 = int64[2] {3, 1}
-          constant_7 = int32[1, 2] {0, 1}
-          constant_8 = float32[] {1}
-          constant_9 = int64[1] {1}
-          constant_10 = float32[] {0.333333}
-          constant_11 = int64[1] {3}
-          constant_12 = int64[2] {1, 4}
-          constant_13 = float32[1, 3] {1, 1, 1}
-          constant_14 = int64[1] {6}
-          constant_15 = int64[0] {}
-          constant_16 = int64[1] {0}
+          constant_1 = int64[2] {3, 2}
+          constant_2 = int64[2] {4, 2}
+          constant_3 = int64[2] {2, 2}
+          constant_4 = int64[2] {3, 1}
+          constant_5 = int32[1, 2] {0, 1}
+          constant_6 = float32[] {1}
+          constant_7 = int64[1] {1}
+          constant_8 = float32[] {0.333333}
+          constant_9 = int64[1] {3}
+          constant_10 = int64[2] {1, 4}
+          constant_11 = float32[1, 3] {1, 1, 1}
+          constant_12 = int64[1] {6}
+          constant_13 = int64[0] {}
+          constant_14 = int64[1] {0}
           Mul_1 = Mul(step/packed/momentum, constant_0)
           Gather_2 = Gather(order, iteration) {axis=0}
           Gather_3 = Gather(images, Gather_2) {axis=0}
           Cast_4 = Cast(Gather_3) {to=1}
-          Reshape_5 = Reshape(constant_1, constant_2)
-          Mul_6 = Mul(Cast_4, Reshape_5)
-          Reshape_7 = Reshape(Mul_6, constant_3)
-          Split_8_0, Split_8_1 = Split(step/packed/parameters, constant_4) {axis=0}
-          Reshape_9 = Reshape(Split_8_0, constant_5)
-          MatMul_10 = MatMul(Reshape_7, Reshape_9)
-          Add_11 = Add(MatMul_10, Split_8_1)
-          Softmax_12 = Softmax(Add_11) {axis=-1}
-          Gather_13 = Gather(labels, Gather_2) {axis=0}
-          Reshape_14 = Reshape(Gather_13, constant_6)
-          Equal_15 = Equal(Reshape_14, constant_7)
-          Cast_16 = Cast(Equal_15) {to=1}
-          Sub_17 = Sub(Softmax_12, Cast_16)
-          Reshape_18 = Reshape(constant_8, constant_9)
-          Reshape_19 = Reshape(constant_10, constant_9)
-          Mul_20 = Mul(Reshape_18, Reshape_19)
-          Expand_21 = Expand(Mul_20, constant_11)
-          Reshape_22 = Reshape(Expand_21, constant_6)
-          Mul_23 = Mul(Sub_17, Reshape_22)
-          Gemm_24 = Gemm(Reshape_7, Mul_23) {transA=1, transB=0}
-          Reshape_25 = Reshape(Gemm_24, constant_12)
-          MatMul_26 = MatMul(constant_13, Mul_23)
-          Concat_27 = Concat(Reshape_25, MatMul_26) {axis=1}
-          Reshape_28 = Reshape(Concat_27, constant_14)
-          Gather_29 = Gather(scalars, iteration) {axis=0}
-          Reshape_30 = Reshape(Gather_29, constant_15)
-          Mul_31 = Mul(Reshape_28, Reshape_30)
-          step/next/packed/momentum = Add(Mul_1, Mul_31)
+          Reshape_5 = Reshape(Cast_4, constant_1)
+          Split_6_0, Split_6_1 = Split(step/packed/parameters, constant_2) {axis=0}
+          Reshape_7 = Reshape(Split_6_0, constant_3)
+          Gemm_8 = Gemm(Reshape_5, Reshape_7) {transA=0, transB=0, alpha=0.5}
+          Add_9 = Add(Gemm_8, Split_6_1)
+          Softmax_10 = Softmax(Add_9) {axis=-1}
+          Gather_11 = Gather(labels, Gather_2) {axis=0}
+          Reshape_12 = Reshape(Gather_11, constant_4)
+          Equal_13 = Equal(Reshape_12, constant_5)
+          Cast_14 = Cast(Equal_13) {to=1}
+          Sub_15 = Sub(Softmax_10, Cast_14)
+          Reshape_16 = Reshape(constant_6, constant_7)
+          Reshape_17 = Reshape(constant_8, constant_7)
+          Mul_18 = Mul(Reshape_16, Reshape_17)
+          Expand_19 = Expand(Mul_18, constant_9)
+          Reshape_20 = Reshape(Expand_19, constant_4)
+          Mul_21 = Mul(Sub_15, Reshape_20)
+          Gemm_22 = Gemm(Reshape_5, Mul_21) {transA=1, transB=0, alpha=0.5}
+          Reshape_23 = Reshape(Gemm_22, constant_10)
+          MatMul_24 = MatMul(constant_11, Mul_21)
+          Concat_25 = Concat(Reshape_23, MatMul_24) {axis=1}
+          Reshape_26 = Reshape(Concat_25, constant_12)
+          Gather_27 = Gather(scalars, iteration) {axis=0}
+          Reshape_28 = Reshape(Gather_27, constant_13)
+          Mul_29 = Mul(Reshape_26, Reshape_28)
+          step/next/packed/momentum = Add(Mul_1, Mul_29)
           step/next/packed/parameters = Sub(step/packed/parameters, step/next/packed/momentum)
-          LogSoftmax_34 = LogSoftmax(Add_11) {axis=-1}
-          Mul_35 = Mul(Cast_16, LogSoftmax_34)
-          ReduceSum_36 = ReduceSum(Mul_35, constant_9) {keepdims=1}
-          Reshape_37 = Reshape(ReduceSum_36, constant_11)
-          Neg_38 = Neg(Reshape_37)
-          ReduceSum_39 = ReduceSum(Neg_38, constant_16) {keepdims=1}
-          Mul_40 = Mul(ReduceSum_39, Reshape_19)
-          step/loss = Reshape(Mul_40, constant_15)
-          ArgMax_42 = ArgMax(Add_11) {axis=-1, keepdims=0}
-          Cast_43 = Cast(ArgMax_42) {to=6}
-          Equal_44 = Equal(Cast_43, Gather_13)
-          Cast_45 = Cast(Equal_44) {to=1}
-          ReduceSum_46 = ReduceSum(Cast_45, constant_16) {keepdims=1}
-          step/correct = Reshape(ReduceSum_46, constant_15)
+          LogSoftmax_32 = LogSoftmax(Add_9) {axis=-1}
+          Mul_33 = Mul(Cast_14, LogSoftmax_32)
+          ReduceSum_34 = ReduceSum(Mul_33, constant_7) {keepdims=1}
+          Reshape_35 = Reshape(ReduceSum_34, constant_9)
+          Neg_36 = Neg(Reshape_35)
+          ReduceSum_37 = ReduceSum(Neg_36, constant_14) {keepdims=1}
+          Mul_38 = Mul(ReduceSum_37, Reshape_17)
+          step/loss = Reshape(Mul_38, constant_13)
+          ArgMax_40 = ArgMax(Add_9) {axis=-1, keepdims=0}
+          Cast_41 = Cast(ArgMax_40) {to=6}
+          Equal_42 = Equal(Cast_41, Gather_11)
+          Cast_43 = Cast(Equal_42) {to=1}
+          ReduceSum_44 = ReduceSum(Cast_43, constant_14) {keepdims=1}
+          step/correct = Reshape(ReduceSum_44, constant_13)
           step/condition = Identity(condition)
       end/Split_1_0, next/dense_1/bias = Split(next/packed/parameters, end/constant_0) {axis=0}
       next/dense_1/kernel = Reshape(end/Split_1_0, end/constant_1)

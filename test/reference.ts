@@ -280,18 +280,17 @@ export const references: Readonly<Record<string, Reference>> = {
     ]
   },
   MatMul: ([a, b], node) => {
-    const { transA, transB } = node.attributes
+    const { transA, transB, scale } = node.attributes
     const inner = a!.shape.at(transA ? -2 : -1)!
     return tabulate(shapeOf(node), index => {
       const batch = index.slice(0, -2)
       const [i, j] = index.slice(-2) as [number, number]
-      return sum(
-        range(inner).map(
-          k =>
-            at(a!, [...batch, ...(transA ? [k, i] : [i, k])]) *
-            at(b!, [...batch, ...(transB ? [j, k] : [k, j])]),
-        ),
+      const terms = range(inner).map(
+        k =>
+          at(a!, [...batch, ...(transA ? [k, i] : [i, k])]) *
+          at(b!, [...batch, ...(transB ? [j, k] : [k, j])]),
       )
+      return scale * sum(terms)
     })
   },
   Gather: ([x, indices], node) => {

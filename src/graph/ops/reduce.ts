@@ -3,9 +3,9 @@ import { broadcastShapes, normalizeAxis } from '../../util/broadcast.ts'
 import { UsageError } from '../../util/errors.ts'
 import { hostTensor, type Shape, showShape, sizeOf } from '../../util/host-tensor.ts'
 import { apply, applyAll, type Lowering, type OpDefinition, type Tensor } from '../node.ts'
-import { cast, div, equal, exp, mul, sub } from './elementwise.ts'
-import { expand, reshape, sumTo, Transpose } from './shape.ts'
-import { sameDType } from './source.ts'
+import { cast, div, equal, exp, Mul, mul, sub } from './elementwise.ts'
+import { expand, Reshape, reshape, sumTo, Transpose } from './shape.ts'
+import { Constant, constantValue, sameDType } from './source.ts'
 
 interface ReduceAttributes {
   readonly axes: readonly number[]
@@ -134,10 +134,12 @@ export const logSoftmax = (x: Tensor): Tensor => apply(LogSoftmax, [x])
 interface MatMulAttributes {
   readonly transA: boolean
   readonly transB: boolean
+  readonly scale: number
+  readonly again: boolean
 }
 
-// op(a) op(b) over the last two axes, op the transpose where asked; leading axes broadcast.
-// c = a b: da = dc b', db = a' dc; with transposes the same with the roles turned
+// scale op(a) op(b) over the last two axes, op the transpose where asked; leading axes broadcast.
+// c = s a b: da = s dc b', db = s a' dc; with transposes the same with the roles turned
 export const MatMul: OpDefinition = {
   op: 'MatMul',
   shape([a, b], { transA, transB }: MatMulAttributes) {
@@ -150,24 +152,60 @@ export const MatMul: OpDefinition = {
     const batch = broadcastShapes('MatMul', a!.shape.slice(0, -2), b!.shape.slice(0, -2))
     return { dtype: sameDType('MatMul', [a!, b!]), shape: [...batch, m, n] }
   },
-  gradient({ inputs: [a, b], attributes: { transA, transB } }, [dc]) {
+  gradient({ inputs: [a, b], attributes: { transA, transB, scale } }, [dc]) {
     const da = transA
-      ? matMul(b!, dc!, { transA: transB, transB: true })
-      : matMul(dc!, b!, { transB: !transB })
+      ? matMul(b!, dc!, { transA: transB, transB: true, scale })
+      : matMul(dc!, b!, { transB: !transB, scale })
+    const [rows, results] = isFlatGradient(a!, b!, transA) ? [a!, dc!].map(matrixOfRows) : [a!, dc!]
     const db = transB
-      ? matMul(dc!, a!, { transA: true, transB: transA })
-      : matMul(a!, dc!, { transA: !transA })
+      ? matMul(results!, rows!, { transA: true, transB: transA, scale })
+      : matMul(rows!, results!, { transA: !transA, scale })
     return [sumTo(da, a!.shape), sumTo(db, b!.shape)]
   },
   onnx(lowering, [a, b], { inputs, attributes }) {
-    const { transA, transB } = attributes as MatMulAttributes
-    if (!transA && !transB) return lowering.emit('MatMul', [a!, b!])
-    const flags = { transA: { int: Number(transA) }, transB: { int: Number(transB) } }
-    if (inputs[0]!.shape.length === 2 && inputs[1]!.shape.length === 2)
-      return lowering.emit('Gemm', [a!, b!], flags)
-    return lowering.emit('FusedMatMul', [a!, b!], flags, { domain: 'com.microsoft' })
+    const { transA, transB, scale, again } = attributes as MatMulAttributes
+    const [{ dtype, shape }, other] = inputs as readonly [Tensor, Tensor]
+    if (scale !== 1 && dtype !== 'float32') {
+      // Attributes are float32.
+      const [product] = lowering.emit(...productNode(a!, b!, shape, other.shape, { ...attributes, scale: 1 }))
+      return lowering.emit('Mul', [product!, lowering.constant(hostTensor(dtype, [], [scale]))])
+    }
+    return lowering.emit(...productNode(a!, b!, shape, other.shape, { transA, transB, scale, again }))
   },
 }
+
+function productNode(
+  a: string,
+  b: string,
+  shapeA: Shape,
+  shapeB: Shape,
+  { transA, transB, scale, again }: MatMulAttributes,
+): Parameters<Lowering['emit']> {
+  if (!transA && !transB && scale === 1 && !again) return ['MatMul', [a, b]]
+  const flags = {
+    transA: { int: Number(transA) },
+    transB: { int: Number(transB) },
+    ...(scale === 1 ? {} : { alpha: { float: scale } }),
+  }
+  if (shapeA.length === 2 && shapeB.length === 2 && !again) return ['Gemm', [a, b], flags]
+  // What is said by default makes it another node to those who join equal ones.
+  const own = again ? { ...flags, transBatchA: { int: 0 } } : flags
+  return ['FusedMatMul', [a, b], own, { domain: 'com.microsoft' }]
+}
+
+/**
+ * Whether one product over all rows of `a` is the better gradient of the matrix `b`: by leading axes there would be as
+ * many matrices to write, and to add up, as those have places. Where they are small beside what they are made of, that
+ * costs little, and each can be made where its rows lie.
+ */
+function isFlatGradient(a: Tensor, b: Tensor, transA: boolean): boolean {
+  if (transA || a.shape.length === 2 || b.shape.length !== 2) return false
+  const [n, m] = b.shape as unknown as readonly [number, number]
+  return n * m > a.shape.at(-2)! * (n + m)
+}
+
+/** [..., K] as [rows, K]. */
+const matrixOfRows = (x: Tensor): Tensor => reshape(x, [-1, x.shape.at(-1)!])
 
 function matrix(x: Tensor, transposed: boolean): [number, number] {
   if (x.shape.length < 2) throw new UsageError(`MatMul: expected a matrix, received ${showShape(x.shape)}`)
@@ -175,11 +213,37 @@ function matrix(x: Tensor, transposed: boolean): [number, number] {
   return transposed ? [columns, rows] : [rows, columns]
 }
 
-/** The matrix product over the last two axes, with either factor transposed at no cost. */
-export function matMul(a: Tensor, b: Tensor, { transA = false, transB = false } = {}): Tensor {
+export interface MatMulOptions {
+  readonly transA?: boolean
+  readonly transB?: boolean
+  /** Default: 1. */
+  readonly scale?: number
+  /** Whether it is to be computed even where an equal product has been, which then need not be kept. */
+  readonly again?: boolean
+}
+
+/** The matrix product over the last two axes; to transpose either factor, and to scale, costs nothing. */
+export function matMul(a: Tensor, b: Tensor, options: MatMulOptions = {}): Tensor {
+  const { transA = false, transB = false, scale = 1, again = false } = options
   const turned = turnedMatrix(b)
-  if (turned) return matMul(a, turned, { transA, transB: !transB })
-  return apply(MatMul, [a, b], { transA, transB })
+  if (turned) return matMul(a, turned, { ...options, transB: !transB })
+  const plain = b.node.op === Constant ? undefined : withoutFactor(a)
+  if (plain) return matMul(plain.x, b, { ...options, scale: scale * plain.factor })
+  return apply(MatMul, [a, b], { transA, transB, scale, again })
+}
+
+/** What `x` is a multiple of, if it is one. */
+function withoutFactor(x: Tensor): { x: Tensor; factor: number } | undefined {
+  const { op, inputs } = x.node
+  if (x.dtype !== 'float32') return undefined
+  if (op === Reshape) {
+    const before = withoutFactor(inputs[0]!)
+    return before && { ...before, x: reshape(before.x, x.shape) }
+  }
+  if (op !== Mul) return undefined
+  const at = inputs.findIndex(input => input.shape.length === 0)
+  const factor = at < 0 ? undefined : constantValue(inputs[at]!)
+  return factor === undefined ? undefined : { x: inputs[1 - at]!, factor }
 }
 
 /** The matrix of which `x` is the transpose, if it is one. */
