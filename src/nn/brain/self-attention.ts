@@ -49,10 +49,17 @@ export const pixelAttentionDefinition: LayerDefinition = {
     const channels = x.shape[3]!
     const keyDim = layer.keyDim ?? channels
     const tokens = positions(x)
-    const [query, key] = ['query', 'key'].map(name => projected(scope, name, tokens, keyDim, layer))
+    const [query, key] = ['query', 'key'].map(name =>
+      scope.parameter(name, [channels, keyDim], { initializer: layer.kernelInitializer }),
+    )
     const ofValues = { kernelInitializer: layer.valueInitializer ?? layer.kernelInitializer }
     const values = projected(scope, 'value', tokens, channels, ofValues)
-    return add(x, mapsOf(dotProductAttention(query!, key!, values, keyDim ** -0.5), x))
+    // X W_q (X W_k)' = X (W_q W_k') X': unless keys are shorter than tokens, tokens as keys take a projection less.
+    const [queries, keys] =
+      keyDim < channels
+        ? [matMul(tokens, query!), matMul(tokens, key!)]
+        : [matMul(tokens, matMul(query!, key!, { transB: true })), tokens]
+    return add(x, mapsOf(dotProductAttention(queries, keys, values, keyDim ** -0.5), x))
   },
 }
 
