@@ -18,7 +18,7 @@ import { winogradConvolution, winogradInputGradient, winogradKernelGradient } fr
 import { add, mul } from './elementwise.ts'
 import { gather } from './gather.ts'
 import { matMul, reduceSum } from './reduce.ts'
-import { concat, reshape, slice, split, transpose } from './shape.ts'
+import { concat, pad, reshape, slice, split } from './shape.ts'
 import { constant, filled } from './source.ts'
 import { cell, type Extents, hasPadding, type Pair, type WindowAttributes, windowCounts } from './window.ts'
 
@@ -78,7 +78,7 @@ export const ConvInputGradient: OpDefinition = {
     if (form.form === 'dft') return dftInputGradient(dy!, w!, attributes.size, attributes)
     if (form.form === 'winograd')
       return winogradInputGradient(dy!, w!, attributes.size, attributes, form.tile)
-    return inputGradientByParity(dy!, w!, attributes)
+    return inputGradientByTaps(dy!, w!, attributes)
   },
 }
 
@@ -250,65 +250,61 @@ function fewChannelGradients(x: Tensor, dy: Tensor, window: WindowAttributes): T
 }
 
 /**
- * The input's gradient, in planes of equal position modulo the stride: all cells of a plane are read by the
- * same taps, so that each plane is one gather of dy's rows and one matrix product, without multiplying by
- * zeros between strides.
+ * The input's gradient: what each output sends back by each of its taps is one product, and each input sums up what it
+ * receives. Inputs of equal position modulo the stride receive by the same taps, and lie in one plane.
  */
-function inputGradientByParity(dy: Tensor, w: Tensor, attributes: WindowAttributes & { size: Pair }): Tensor {
+function inputGradientByTaps(dy: Tensor, w: Tensor, attributes: WindowAttributes & { size: Pair }): Tensor {
   const [kh, kw, c, k] = extents(w)
   const [rows, columns, n] = extents(dy)
   const { size, strides } = attributes
-  const source = withZeroRow(reshape(dy, [-1, k]))
-  const kernel = transpose(reshape(w, [kh * kw, c, k]), [0, 2, 1])
-  const planes: Tensor[] = []
-  const order = new Int32Array(size[0] * size[1] * n)
-  let placed = 0
-  for (let a = 0; a < Math.min(strides[0], size[0]); a++)
-    for (let b = 0; b < Math.min(strides[1], size[1]); b++) {
-      const tapRows = tapsThatReach(attributes, 0, a)
-      const tapColumns = tapsThatReach(attributes, 1, b)
-      const taps = tapRows.flatMap(i => tapColumns.map(j => i * kw + j))
-      const indices: number[] = []
-      const first = placed
-      for (let i = a; i < size[0]; i += strides[0])
-        for (let j = b; j < size[1]; j += strides[1])
-          for (let image = 0; image < n; image++) {
-            order[(i * size[1] + j) * n + image] = placed++
-            for (const ti of tapRows)
-              for (const tj of tapColumns) {
-                const oh = windowThatReads(attributes, 0, i, ti)
-                const ow = windowThatReads(attributes, 1, j, tj)
-                indices.push(rowOf(oh, ow, [rows, columns], n, image))
-              }
-          }
-      if (taps.length === 0) planes.push(filled([placed - first, c], 0, dy.dtype))
-      else {
-        const picked = gather(source, constant(hostTensor('int32', [indices.length], indices)))
-        const weights =
-          taps.length === kh * kw
-            ? kernel
-            : gather(kernel, constant(hostTensor('int32', [taps.length], taps)))
-        planes.push(
-          matMul(reshape(picked, [placed - first, taps.length * k]), reshape(weights, [taps.length * k, c])),
-        )
-      }
-    }
-  const all = concat(planes, 0)
-  const inOrder =
-    planes.length === 1 ? all : gather(all, constant({ dtype: 'int32', shape: [order.length], data: order }))
-  return reshape(inOrder, [...size, n, c])
+  const sent = matMul(reshape(dy, [-1, k]), reshape(w, [kh * kw * c, k]), { transB: true })
+  const taps = split(reshape(sent, [rows, columns, n, kh * kw * c]), 3, new Array<number>(kh * kw).fill(c))
+  const counts = [0, 1].map(axis => Math.ceil(size[axis]! / strides[axis]!)) as unknown as Pair
+  const none = () => filled([...counts, n, c], 0, dy.dtype)
+  const planes = Array.from({ length: strides[0] }, (_, a) => {
+    const row = Array.from({ length: strides[1] }, (_, b) => {
+      const received = receivedAt(attributes, 0, a).flatMap(([i, top]) =>
+        receivedAt(attributes, 1, b).flatMap(
+          ([j, left]) => shifted(taps[i * kw + j]!, [top, left], counts) ?? [],
+        ),
+      )
+      return received.length === 0 ? none() : received.reduce(add)
+    })
+    return reshape(interleaved(row, 1), [counts[0], counts[1] * strides[1], n, c])
+  })
+  const whole = reshape(interleaved(planes, 0), [counts[0] * strides[0], counts[1] * strides[1], n, c])
+  return slice(slice(whole, 0, 0, size[0]), 1, 0, size[1])
 }
 
-/** The taps by which windows can read cells of this remainder modulo the stride. */
-function tapsThatReach(window: WindowAttributes, axis: 0 | 1, remainder: number): number[] {
-  return Array.from({ length: window.kernel[axis] }, (_, t) => t).filter(
-    t => (remainder + window.before[axis] - t * window.dilation[axis]) % window.strides[axis] === 0,
+/** Taps by which windows read cells of this remainder modulo the stride; and by which window the first of them. */
+function receivedAt(window: WindowAttributes, axis: 0 | 1, remainder: number): (readonly [number, number])[] {
+  return Array.from({ length: window.kernel[axis] }, (_, tap) => {
+    const distance = remainder + window.before[axis] - tap * window.dilation[axis]
+    return [tap, distance / window.strides[axis]] as const
+  }).filter(([, first]) => Number.isInteger(first))
+}
+
+/** Rows and columns of maps, so many from these on, with zeros where there are none; undefined: there are none at all. */
+function shifted(x: Tensor, from: Pair, counts: Pair): Tensor | undefined {
+  let maps = x
+  for (const axis of [0, 1] as const) {
+    const extent = x.shape[axis]!
+    const [first, end] = [from[axis], from[axis] + counts[axis]].map(at => Math.min(Math.max(at, 0), extent))
+    if (first! >= end!) return undefined
+    maps = slice(maps, axis, first!, end! - first!)
+  }
+  const before = from.map(at => Math.max(-at, 0))
+  const after = [0, 1].map(axis => counts[axis]! - before[axis]! - maps.shape[axis]!)
+  return pad(maps, [...before, 0, 0], [...after, 0, 0])
+}
+
+/** Maps that take turns along an axis, beside each other on an axis of their own after it. */
+function interleaved(maps: readonly Tensor[], axis: 0 | 1): Tensor {
+  const shape = (x: Tensor) => [...x.shape.slice(0, axis + 1), 1, ...x.shape.slice(axis + 1)]
+  return concat(
+    maps.map(x => reshape(x, shape(x))),
+    axis + 1,
   )
-}
-
-/** The window whose tap `t` reads `position`; possibly out of range. */
-function windowThatReads(window: WindowAttributes, axis: 0 | 1, position: number, t: number): number {
-  return (position + window.before[axis] - t * window.dilation[axis]) / window.strides[axis]
 }
 
 /** ONNX's own Conv, over [N, C, H, W], for programs that others read. */
