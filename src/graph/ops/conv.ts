@@ -8,7 +8,7 @@
  * the backward pass.
  */
 import { UsageError } from '../../util/errors.ts'
-import { hostTensor, showShape } from '../../util/host-tensor.ts'
+import { hostTensor, type Shape, showShape } from '../../util/host-tensor.ts'
 import { apply, type Lowering, type Node, type OpDefinition, type Tensor } from '../node.ts'
 import { batchInnermost } from './batch-axis.ts'
 import { depthwise } from './conv-depthwise.ts'
@@ -18,7 +18,7 @@ import { winogradConvolution, winogradInputGradient, winogradKernelGradient } fr
 import { add, mul } from './elementwise.ts'
 import { gather } from './gather.ts'
 import { matMul, reduceSum } from './reduce.ts'
-import { concat, pad, reshape, slice, split } from './shape.ts'
+import { concat, Pad, type PadAttributes, pad, reshape, slice, split } from './shape.ts'
 import { constant, filled } from './source.ts'
 import { cell, type Extents, hasPadding, type Pair, type WindowAttributes, windowCounts } from './window.ts'
 
@@ -154,9 +154,33 @@ export function conv(
   window: WindowAttributes,
   groups = 1,
 ): Tensor {
-  if (groups === 1) return apply(Conv, b ? [x, w, b] : [x, w], window)
+  if (groups === 1) {
+    const padded = withoutZeros(x, window)
+    return padded ? conv(padded.x, w, b, padded.window) : apply(Conv, b ? [x, w, b] : [x, w], window)
+  }
   const y = apply(GroupedConv, [x, w], { ...window, groups })
   return b ? add(y, b) : y
+}
+
+/**
+ * Maps before zeros were padded around them, and the window that reads the same; undefined: none were, or whole windows
+ * of them.
+ */
+function withoutZeros(
+  x: Tensor,
+  window: WindowAttributes,
+): { readonly x: Tensor; readonly window: WindowAttributes } | undefined {
+  if (x.node.op !== Pad) return undefined
+  const { before, after, value } = x.node.attributes as PadAttributes
+  const reach = (axis: 0 | 1) => (window.kernel[axis] - 1) * window.dilation[axis]
+  const isWithin = ([0, 1] as const).every(
+    axis => before[axis]! <= reach(axis) && after[axis]! <= reach(axis),
+  )
+  const isOfMaps = [...before.slice(2), ...after.slice(2)].every(n => n === 0)
+  if (!isWithin || !isOfMaps || value !== 0) return undefined
+  const joined = (cells: Pair, more: Shape): Pair => [cells[0] + more[0]!, cells[1] + more[1]!]
+  const own = { before: joined(window.before, before), after: joined(window.after, after) }
+  return { x: x.node.inputs[0]!, window: { ...window, ...own } }
 }
 
 function checkConv(x: Tensor, w: Tensor, groups: number): void {

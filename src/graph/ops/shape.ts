@@ -219,10 +219,17 @@ export function slice(x: Tensor, axis: number, start: number, count: number, ste
   return apply(Slice, [x], { axis: normalizeAxis('Slice', axis, x.shape.length), start, step, count })
 }
 
+export interface PadAttributes {
+  /** Cells before each axis, and after it. */
+  readonly before: Shape
+  readonly after: Shape
+  readonly value: number
+}
+
 // Pad: a constant around x. dx = dy without the border
 export const Pad: OpDefinition = {
   op: 'Pad',
-  shape([x], { before, after }: { before: Shape; after: Shape }) {
+  shape([x], { before, after }: PadAttributes) {
     return { dtype: x!.dtype, shape: x!.shape.map((extent, i) => extent + before[i]! + after[i]!) }
   },
   gradient: ({ inputs: [x], attributes }, [dy]) => [
