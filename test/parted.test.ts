@@ -19,6 +19,7 @@ import { planSteps } from '../src/runtime/steps/plan.ts'
 import { isParted } from '../src/runtime/steps/task.ts'
 import { Team } from '../src/runtime/steps/team.ts'
 import { hostTensor } from '../src/util/host-tensor.ts'
+import { architectureNamed } from '../src/zoo/index.ts'
 import { loopModel, type NodeBuilder, nodeBuilder, waves } from './loop-model.ts'
 import { expectSame, resultsOf, stepped, whole } from './step-runs.ts'
 import { feedsOf, initialState, noise } from './train-with.ts'
@@ -27,6 +28,12 @@ function partedOf(model: OnnxModel, crew = { threads: 2, isMeasured: false }): P
   const { phases } = planSteps(model, crew)!
   return phases.flatMap(phase => ('stages' in phase ? phase.stages.flat().filter(isParted) : []))
 }
+
+/** Those for gradients of attention. */
+const backwardOf = (model: OnnxModel, layer = 'pixelAttention') =>
+  partedOf(model).filter(({ graph }) =>
+    graph.nodes.some(({ name = '' }) => name.includes(`backward/${layer}`)),
+  )
 
 describe('attention among positions', () => {
   const attending = (extent: number) =>
@@ -54,6 +61,7 @@ describe('attention among positions', () => {
     }))
     expect(chains).toContainEqual({ parts: 8, ops: expect.stringMatching(/MatMul.*Softmax.*MatMul/) })
     expect(chains).toContainEqual({ parts: 8, ops: expect.stringMatching(/ReduceSum.*MatMul.*Mul.*MatMul/) })
+    expect(backwardOf(model)).toHaveLength(1)
     // Scores and their gradients are in no memory but a part's own, but for what the backward pass reads.
     const scores = partedOf(model)
       .flatMap(({ graph }) => graph.outputs)
@@ -181,6 +189,34 @@ describe.for([128, 127])('any batched products of %s rows', extent => {
     expect(parted).toBeGreaterThan(30)
     expect(chained).toBeGreaterThan(15)
   })
+})
+
+test.each(['attention1', 'attention2', 'attention3'])(
+  'gradients of %s are one chain for each image',
+  layer => {
+    const model = architectureNamed('visionnet/attention-2').build([32, 32, 3], 10)
+    const { bytes } = compileTraining({ model, loss: crossEntropy(), optimizer: sgd({}), batchSize: 32 })
+    expect(backwardOf(decodeModel(bytes), layer)).toHaveLength(1)
+  },
+)
+
+test('what makes large attention weights again for the gradient is part of what reads them', () => {
+  const model = sequential(
+    [rescaling({ scale: 1 / 255 }), pixelAttention(), flatten(), dense({ units: 3 })],
+    {
+      input: [32, 32, 4],
+      name: 'large',
+    },
+  )
+  const { bytes } = compileTraining({ model, loss: crossEntropy(), optimizer: sgd({}), batchSize: 32 })
+  const backward = backwardOf(decodeModel(bytes))
+  const weights = backward.flatMap(({ graph, inputs }) => [
+    ...graph.outputs.map(({ shape }) => shape!.join()),
+    ...inputs.flatMap((_, i) => graph.inputs[i]!.shape!.join()),
+  ])
+  expect(backward).toHaveLength(1)
+  expect(weights).not.toContain('1,1024,1024')
+  expect(backward[0]!.graph.nodes.filter(({ op }) => op === 'Softmax')).toHaveLength(1)
 })
 
 test('a part that fails, on whichever thread, fails the run with its reason, and at once', async () => {

@@ -28,6 +28,7 @@ import type { Engine } from '../src/runtime/engine.ts'
 import { openEngine } from '../src/runtime/node.ts'
 import { type HostTensor, hostTensor, sizeOf, toNumbers } from '../src/util/host-tensor.ts'
 import { key, randomBits } from '../src/util/random.ts'
+import { onnxLayers } from '../src/weights/onnx.ts'
 import { errorOf } from './error-of.ts'
 import { evaluate } from './evaluate.ts'
 import { expectClose } from './expect-close.ts'
@@ -131,6 +132,24 @@ describe('evaluation and prediction', () => {
     expect([count('Conv'), count('MaxPool'), count('AveragePool'), count('Gather')]).toEqual([4, 1, 1, 0])
     expect(graph.nodes.filter(({ domain }) => domain !== undefined && domain !== '')).toEqual([])
     expect(graph.inputs.map(({ name, shape }) => [name, shape])).toEqual([['images', [1, 8, 8, 2]]])
+  })
+
+  test('its dense layers can be read again, also right after a rescaling', () => {
+    const model = sequential(
+      [rescaling({ scale: 1 / 255 }), flatten(), dense({ units: 4 }), dense({ units: 2 })],
+      {
+        input: [4, 4, 1],
+      },
+    )
+    const { bytes } = compilePrediction(
+      model,
+      initialState(compileTraining({ model, loss, optimizer: sgd(), batchSize: 1 })),
+    )
+    const layers = onnxLayers(bytes, 'own.onnx')
+    expect(layers.map(({ kind, tensors }) => [kind, ...tensors.map(({ tensor }) => tensor.shape)])).toEqual([
+      ['dense', [16, 4], [4]],
+      ['dense', [4, 2], [2]],
+    ])
   })
 
   test('an image is predicted the same alone and among others', async () => {

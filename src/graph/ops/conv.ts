@@ -18,7 +18,7 @@ import { winogradConvolution, winogradInputGradient, winogradKernelGradient } fr
 import { add, mul } from './elementwise.ts'
 import { gather } from './gather.ts'
 import { matMul, reduceSum } from './reduce.ts'
-import { concat, Pad, type PadAttributes, pad, reshape, slice, split } from './shape.ts'
+import { concat, Pad, type PadAttributes, pad, reshape, slice, split, transpose } from './shape.ts'
 import { constant, filled } from './source.ts'
 import { cell, type Extents, hasPadding, type Pair, type WindowAttributes, windowCounts } from './window.ts'
 
@@ -78,7 +78,8 @@ export const ConvInputGradient: OpDefinition = {
     if (form.form === 'dft') return dftInputGradient(dy!, w!, attributes.size, attributes)
     if (form.form === 'winograd')
       return winogradInputGradient(dy!, w!, attributes.size, attributes, form.tile)
-    return inputGradientByTaps(dy!, w!, attributes)
+    const isStrided = attributes.strides.some((stride: number) => stride > 1)
+    return (isStrided ? inputGradientByTaps : inputGradientByGather)(dy!, w!, attributes)
   },
 }
 
@@ -273,6 +274,23 @@ function fewChannelGradients(x: Tensor, dy: Tensor, window: WindowAttributes): T
   return reshape(reduceSum(matMul(columns, reshape(dy, [rows, width, k])), [0]), [taps, k])
 }
 
+/** Without strides the input's gradient is a convolution of dy: by the taps in reverse. */
+function inputGradientByGather(dy: Tensor, w: Tensor, attributes: WindowAttributes & { size: Pair }): Tensor {
+  const [kh, kw, c, k] = extents(w)
+  const { size, kernel, dilation, before, after } = attributes
+  const beyond = (padding: Pair): Pair => [
+    (kernel[0] - 1) * dilation[0] - padding[0],
+    (kernel[1] - 1) * dilation[1] - padding[1],
+  ]
+  const columns = gatherColumns(dy, { ...attributes, before: beyond(before), after: beyond(after) })
+  const reversed = Array.from({ length: kh * kw }, (_, tap) => kh * kw - 1 - tap)
+  const taps = gather(
+    transpose(reshape(w, [kh * kw, c, k]), [0, 2, 1]),
+    constant(hostTensor('int32', [kh * kw], reversed)),
+  )
+  return reshape(matMul(columns, reshape(taps, [kh * kw * k, c])), [...size, dy.shape[2]!, c])
+}
+
 /**
  * The input's gradient: what each output sends back by each of its taps is one product, and each input sums up what it
  * receives. Inputs of equal position modulo the stride receive by the same taps, and lie in one plane.
@@ -284,9 +302,10 @@ function inputGradientByTaps(dy: Tensor, w: Tensor, attributes: WindowAttributes
   const sent = matMul(reshape(dy, [-1, k]), reshape(w, [kh * kw * c, k]), { transB: true })
   const taps = split(reshape(sent, [rows, columns, n, kh * kw * c]), 3, new Array<number>(kh * kw).fill(c))
   const counts = [0, 1].map(axis => Math.ceil(size[axis]! / strides[axis]!)) as unknown as Pair
+  const [down, across] = [0, 1].map(axis => Math.min(strides[axis]!, size[axis]!)) as unknown as Pair
   const none = () => filled([...counts, n, c], 0, dy.dtype)
-  const planes = Array.from({ length: strides[0] }, (_, a) => {
-    const row = Array.from({ length: strides[1] }, (_, b) => {
+  const planes = Array.from({ length: down }, (_, a) => {
+    const row = Array.from({ length: across }, (_, b) => {
       const received = receivedAt(attributes, 0, a).flatMap(([i, top]) =>
         receivedAt(attributes, 1, b).flatMap(
           ([j, left]) => shifted(taps[i * kw + j]!, [top, left], counts) ?? [],
@@ -294,9 +313,9 @@ function inputGradientByTaps(dy: Tensor, w: Tensor, attributes: WindowAttributes
       )
       return received.length === 0 ? none() : received.reduce(add)
     })
-    return reshape(interleaved(row, 1), [counts[0], counts[1] * strides[1], n, c])
+    return reshape(interleaved(row, 1), [counts[0], counts[1] * across, n, c])
   })
-  const whole = reshape(interleaved(planes, 0), [counts[0] * strides[0], counts[1] * strides[1], n, c])
+  const whole = reshape(interleaved(planes, 0), [counts[0] * down, counts[1] * across, n, c])
   return slice(slice(whole, 0, 0, size[0]), 1, 0, size[1])
 }
 

@@ -5,7 +5,7 @@ import { hostTensor, type Shape, showShape, sizeOf } from '../../util/host-tenso
 import { apply, applyAll, type Lowering, type OpDefinition, type Tensor } from '../node.ts'
 import { cast, div, equal, exp, Mul, mul, sub } from './elementwise.ts'
 import { expand, Reshape, reshape, sumTo, Transpose } from './shape.ts'
-import { Constant, constantValue, sameDType } from './source.ts'
+import { constantValue, sameDType } from './source.ts'
 
 interface ReduceAttributes {
   readonly axes: readonly number[]
@@ -164,33 +164,24 @@ export const MatMul: OpDefinition = {
   },
   onnx(lowering, [a, b], { inputs, attributes }) {
     const { transA, transB, scale, again } = attributes as MatMulAttributes
-    const [{ dtype, shape }, other] = inputs as readonly [Tensor, Tensor]
-    if (scale !== 1 && dtype !== 'float32') {
-      // Attributes are float32.
-      const [product] = lowering.emit(...productNode(a!, b!, shape, other.shape, { ...attributes, scale: 1 }))
-      return lowering.emit('Mul', [product!, lowering.constant(hostTensor(dtype, [], [scale]))])
+    const { dtype } = inputs[0]!
+    // A factor of the product itself is float32, and part of no layer to those who read weights of dense ones.
+    const isApart = scale !== 1 && (lowering.portable || dtype !== 'float32')
+    const factor = () => lowering.constant(hostTensor(dtype, [], [scale]))
+    const left = isApart ? lowering.emit('Mul', [a!, factor()])[0]! : a!
+    const alpha = isApart ? 1 : scale
+    if (!transA && !transB && alpha === 1 && !again) return lowering.emit('MatMul', [left, b!])
+    const flags = {
+      transA: { int: Number(transA) },
+      transB: { int: Number(transB) },
+      ...(alpha === 1 ? {} : { alpha: { float: alpha } }),
     }
-    return lowering.emit(...productNode(a!, b!, shape, other.shape, { transA, transB, scale, again }))
+    if (inputs.every(({ shape }) => shape.length === 2) && !again)
+      return lowering.emit('Gemm', [left, b!], flags)
+    // What is said by default makes it another node to those who join equal ones.
+    const own = again ? { ...flags, transBatchA: { int: 0 } } : flags
+    return lowering.emit('FusedMatMul', [left, b!], own, { domain: 'com.microsoft' })
   },
-}
-
-function productNode(
-  a: string,
-  b: string,
-  shapeA: Shape,
-  shapeB: Shape,
-  { transA, transB, scale, again }: MatMulAttributes,
-): Parameters<Lowering['emit']> {
-  if (!transA && !transB && scale === 1 && !again) return ['MatMul', [a, b]]
-  const flags = {
-    transA: { int: Number(transA) },
-    transB: { int: Number(transB) },
-    ...(scale === 1 ? {} : { alpha: { float: scale } }),
-  }
-  if (shapeA.length === 2 && shapeB.length === 2 && !again) return ['Gemm', [a, b], flags]
-  // What is said by default makes it another node to those who join equal ones.
-  const own = again ? { ...flags, transBatchA: { int: 0 } } : flags
-  return ['FusedMatMul', [a, b], own, { domain: 'com.microsoft' }]
 }
 
 /**
@@ -227,7 +218,7 @@ export function matMul(a: Tensor, b: Tensor, options: MatMulOptions = {}): Tenso
   const { transA = false, transB = false, scale = 1, again = false } = options
   const turned = turnedMatrix(b)
   if (turned) return matMul(a, turned, { ...options, transB: !transB })
-  const plain = b.node.op === Constant ? undefined : withoutFactor(a)
+  const plain = withoutFactor(a)
   if (plain) return matMul(plain.x, b, { ...options, scale: scale * plain.factor })
   return apply(MatMul, [a, b], { transA, transB, scale, again })
 }

@@ -47,12 +47,7 @@ export class Drafts {
     if (!draft) return undefined
     draft.nodes.push(node)
     const own = joined ? stage - 1 : stage
-    if (this.#isMeasured) return { draft, stage: own }
-    this.#gather(draft, stages.slice(0, own + 1))
-    // What the node reads may be what makes it alike to a draft that comes later.
-    for (const [i, { drafts }] of stages.entries())
-      for (const later of i > own ? drafts : [])
-        if (this.#takeIn(later, draft, own, stages.slice(0, i + 1))) return { draft: later, stage: i }
+    if (!this.#isMeasured) this.#gather(draft, stages.slice(0, own + 1))
     return { draft, stage: own }
   }
 
@@ -83,12 +78,11 @@ export class Drafts {
     return nodes.every(node => this.#parting.fallsInto(node, parts))
   }
 
-  /** Whether a draft reads parts of what nodes read parts of, or makes them. */
+  /** Whether a draft reads parts of what nodes read parts of, or makes it. */
   #isAlike(draft: Draft, nodes: readonly OnnxNode[]): boolean {
     const own = new Set(nodes.flatMap(node => this.#parting.partsRead(node)))
-    return draft.nodes.some(other =>
-      [...this.#parting.partsRead(other), ...other.outputs].some(name => own.has(name)),
-    )
+    const namesOf = (other: OnnxNode) => [...this.#parting.partsRead(other), ...other.outputs]
+    return draft.nodes.some(other => namesOf(other).some(name => own.has(name)))
   }
 
   /** A draft of a stage that reads the same, or a new one. */
@@ -104,30 +98,22 @@ export class Drafts {
     return draft
   }
 
-  /** Takes in drafts of earlier stages. */
+  /** Takes in drafts of earlier stages that read parts of what the draft reads, or make it, and can wait. */
   #gather(draft: Draft, stages: readonly DraftStage[]): void {
     for (const [i, { drafts }] of stages.slice(0, -1).entries())
-      for (const other of [...drafts]) this.#takeIn(draft, other, i, stages)
-  }
-
-  /**
-   * Takes a draft of an earlier stage into one of the last stage that reads parts of the same, or of what it makes, if
-   * it can wait.
-   */
-  #takeIn(draft: Draft, other: Draft, stage: number, stages: readonly DraftStage[]): boolean {
-    const parts = Math.max(draft.parts, other.parts)
-    const nodes = [...other.nodes, ...draft.nodes]
-    if (!this.#isAlike(other, draft.nodes) || !this.#fallInto(nodes, parts)) return false
-    const made = new Set(other.nodes.flatMap(({ outputs }) => outputs))
-    const isAwaited = stages
-      .slice(stage + 1)
-      .some(later => this.#readsOf(later, draft).some(name => made.has(name)))
-    if (isAwaited || draft.nodes.some(node => this.#readsWhole(node, made))) return false
-    const { drafts } = stages[stage]!
-    drafts.splice(drafts.indexOf(other), 1)
-    draft.nodes.unshift(...other.nodes)
-    draft.parts = parts
-    return true
+      for (const other of [...drafts]) {
+        const parts = Math.max(draft.parts, other.parts)
+        const nodes = [...other.nodes, ...draft.nodes]
+        if (!this.#isAlike(other, draft.nodes) || !this.#fallInto(nodes, parts)) continue
+        const made = new Set(other.nodes.flatMap(({ outputs }) => outputs))
+        const isAwaited = stages
+          .slice(i + 1)
+          .some(later => this.#readsOf(later, draft).some(n => made.has(n)))
+        if (isAwaited || draft.nodes.some(node => this.#readsWhole(node, made))) continue
+        drafts.splice(drafts.indexOf(other), 1)
+        draft.nodes.unshift(...other.nodes)
+        draft.parts = parts
+      }
   }
 
   #readsWhole(node: OnnxNode, values: ReadonlySet<string>): boolean {

@@ -66,13 +66,20 @@ const rewritten: Readonly<Record<string, readonly [number, number]>> = {
   HardSigmoid: [1, 1],
 }
 
+/** Of LeakyRelu, by default. */
+const SLOPE = 0.01
+
 /** Whether a kernel can compute the node, as far as its operator goes. */
-export function isElementwise({ op, inputs }: OnnxNode): boolean {
+export function isElementwise({ op, inputs, attributes }: OnnxNode): boolean {
   const operator = op in operators ? operators[op as keyof typeof operators] : rewritten[op]
   if (!operator) return false
   const [least, most] = operator
-  return inputs.length >= least && inputs.length <= most && !inputs.includes('')
+  // The larger of x and alpha x, but for other slopes; and 0 times infinity is no number.
+  const isSloped = op !== 'LeakyRelu' || isSlope(floatOf(attributes.alpha, SLOPE))
+  return isSloped && inputs.length >= least && inputs.length <= most && !inputs.includes('')
 }
+
+const isSlope = (alpha: number): boolean => alpha > 0 && alpha <= 1
 
 /** What a kernel computes a node with: not the shape that a `Reshape` is given. */
 export function operandsOf({ op, inputs }: OnnxNode): readonly string[] {
@@ -96,7 +103,7 @@ export function stepsOf(
       ]
     case 'LeakyRelu':
       return [
-        { op: 'Mul', operands: [x!, { constant: Math.fround(floatOf(attributes.alpha, 0.01)) }] },
+        { op: 'Mul', operands: [x!, { constant: floatOf(attributes.alpha, SLOPE) }] },
         { op: 'Max', operands: [x!, { step: at }] },
       ]
     case 'HardSigmoid':

@@ -109,7 +109,7 @@ class Schedule {
   }
 
   phases(): Phases {
-    for (const node of this.#body.nodes) {
+    for (const node of this.#inOrder()) {
       if (this.#updates.has(node)) continue
       if (this.#passes.kindOf(node)) {
         for (const name of node.outputs) if (this.#roots.has(name)) this.#placeRoot(node, name)
@@ -129,6 +129,33 @@ class Schedule {
   }
 
   /**
+   * What runs in parts comes right before its first reader, where it can go along with that, unless it makes less of
+   * what it reads: attention weights that are made again need not be kept.
+   */
+  #inOrder(): OnnxNode[] {
+    const { nodes } = this.#body
+    const places = new Map<OnnxNode, number>()
+    const before = new Map<OnnxNode, OnnxNode[]>()
+    const late = new Set<OnnxNode>()
+    // From the last, so that readers have their places.
+    for (const [i, node] of [...nodes.entries()].reverse()) {
+      const readers = node.outputs.flatMap(name => this.#body.realReadersOf(name))
+      const first = Math.min(...readers.map(reader => places.get(reader)!))
+      const isLate = readers.length > 0 && this.#parting.rolesOf(node) && !this.#makesLess(node)
+      places.set(node, isLate ? first : i)
+      if (!isLate) continue
+      late.add(node)
+      const reader = nodes.find(other => places.get(other) === first && readers.includes(other))!
+      before.set(reader, [node, ...(before.get(reader) ?? [])])
+    }
+    const withEarlier = (node: OnnxNode): OnnxNode[] => [
+      ...(before.get(node) ?? []).flatMap(withEarlier),
+      node,
+    ]
+    return nodes.flatMap(node => (late.has(node) ? [] : withEarlier(node)))
+  }
+
+  /**
    * In the last graph of ONNX Runtime's, if what it reads is there; in the first that can, where it makes less of what
    * earlier phases wrote: that may still lie in a cache, and need not be kept.
    */
@@ -141,7 +168,7 @@ class Schedule {
 
   #makesLess({ inputs, outputs }: OnnxNode): boolean {
     const total = (names: readonly string[]) => names.reduce((sum, name) => sum + this.#body.sizeOf(name), 0)
-    const isOfStep = (name: string) => this.#places.has(this.#body.baseOf(name))
+    const isOfStep = (name: string) => this.#body.producerOf(this.#body.baseOf(name)) !== undefined
     return total(outputs) < total(inputs.filter(isOfStep))
   }
 
