@@ -139,6 +139,12 @@ async function pythonModules(
   return found && new Set(found.stdout.trim().split(' '))
 }
 
+/**
+ * For glibc: memory that a peer frees stays its own. Large blocks would go back to the system and come anew, page by
+ * page, with each step: PyTorch then takes up to twice its time, in some runs and not in others.
+ */
+const KEEPING_MEMORY = { MALLOC_MMAP_MAX_: '0', MALLOC_TRIM_THRESHOLD_: String(2 ** 34) }
+
 /** A peer's process under way. */
 export class PeerProcess {
   readonly peer: Peer
@@ -154,7 +160,10 @@ export class PeerProcess {
     const [program, ...args] = peer.command
     // A group of its own: what a peer starts (compilers) ends with it.
     // A temporary folder that the bench removes: a peer that is killed leaves what it wrote.
-    this.child = spawn(program, args, { detached: true, env: { ...process.env, TMPDIR: scratch() } })
+    this.child = spawn(program, args, {
+      detached: true,
+      env: { ...KEEPING_MEMORY, ...process.env, TMPDIR: scratch() },
+    })
     this.child.stderr.setEncoding('utf8').on('data', (text: string) => {
       this.complaint = (this.complaint + text).slice(-4000)
     })
