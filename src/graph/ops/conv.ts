@@ -20,7 +20,15 @@ import { gather } from './gather.ts'
 import { matMul, reduceSum } from './reduce.ts'
 import { concat, Pad, type PadAttributes, pad, reshape, slice, split, transpose } from './shape.ts'
 import { constant, filled } from './source.ts'
-import { cell, type Extents, hasPadding, type Pair, type WindowAttributes, windowCounts } from './window.ts'
+import {
+  cell,
+  type Extents,
+  hasPadding,
+  type Pair,
+  spanOf,
+  type WindowAttributes,
+  windowCounts,
+} from './window.ts'
 
 const extents = (x: Tensor) => x.shape as unknown as Extents
 
@@ -173,9 +181,8 @@ function withoutZeros(
 ): { readonly x: Tensor; readonly window: WindowAttributes } | undefined {
   if (x.node.op !== Pad) return undefined
   const { before, after, value } = x.node.attributes as PadAttributes
-  const reach = (axis: 0 | 1) => (window.kernel[axis] - 1) * window.dilation[axis]
   const isWithin = ([0, 1] as const).every(
-    axis => before[axis]! <= reach(axis) && after[axis]! <= reach(axis),
+    axis => Math.max(before[axis]!, after[axis]!) <= spanOf(window, axis),
   )
   const isOfMaps = [...before.slice(2), ...after.slice(2)].every(n => n === 0)
   if (!isWithin || !isOfMaps || value !== 0) return undefined
@@ -277,10 +284,10 @@ function fewChannelGradients(x: Tensor, dy: Tensor, window: WindowAttributes): T
 /** Without strides the input's gradient is a convolution of dy: by the taps in reverse. */
 function inputGradientByGather(dy: Tensor, w: Tensor, attributes: WindowAttributes & { size: Pair }): Tensor {
   const [kh, kw, c, k] = extents(w)
-  const { size, kernel, dilation, before, after } = attributes
+  const { size, before, after } = attributes
   const beyond = (padding: Pair): Pair => [
-    (kernel[0] - 1) * dilation[0] - padding[0],
-    (kernel[1] - 1) * dilation[1] - padding[1],
+    spanOf(attributes, 0) - padding[0],
+    spanOf(attributes, 1) - padding[1],
   ]
   const columns = gatherColumns(dy, { ...attributes, before: beyond(before), after: beyond(after) })
   const reversed = Array.from({ length: kh * kw }, (_, tap) => kh * kw - 1 - tap)

@@ -68,10 +68,15 @@ export function windowOf(
 /** The number of windows along each axis. */
 export function windowCounts(size: Pair, window: WindowAttributes): Pair {
   return both(axis => {
-    const reach = (window.kernel[axis] - 1) * window.dilation[axis] + 1
+    const reach = spanOf(window, axis) + 1
     const padded = size[axis] + window.before[axis] + window.after[axis]
     return Math.floor((padded - reach) / window.strides[axis]) + 1
   })
+}
+
+/** Cells from a window's first tap to its last. */
+export function spanOf({ kernel, dilation }: WindowAttributes, axis: 0 | 1): number {
+  return (kernel[axis] - 1) * dilation[axis]
 }
 
 /** For each axis, the cell that tap `t` of window `o` reads; it may lie in the padding, out of range. */

@@ -113,7 +113,7 @@ class Schedule {
       if (this.#updates.has(node)) continue
       if (this.#passes.kindOf(node)) {
         for (const name of node.outputs) if (this.#roots.has(name)) this.#placeRoot(node, name)
-      } else if (!this.#body.isAlias(node) || this.#needed.has(node.outputs[0]!)) {
+      } else if (this.#isPlaced(node)) {
         if (!this.#placeParts(node)) this.#placeNode(node)
       }
     }
@@ -132,27 +132,27 @@ class Schedule {
    * What runs in parts comes right before its first reader, where it can go along with that, unless it makes less of
    * what it reads: attention weights that are made again need not be kept.
    */
-  #inOrder(): OnnxNode[] {
+  #inOrder(): ReadonlySet<OnnxNode> {
     const { nodes } = this.#body
-    const places = new Map<OnnxNode, number>()
-    const before = new Map<OnnxNode, OnnxNode[]>()
-    const late = new Set<OnnxNode>()
-    // From the last, so that readers have their places.
-    for (const [i, node] of [...nodes.entries()].reverse()) {
-      const readers = node.outputs.flatMap(name => this.#body.realReadersOf(name))
-      const first = Math.min(...readers.map(reader => places.get(reader)!))
-      const isLate = readers.length > 0 && this.#parting.rolesOf(node) && !this.#makesLess(node)
-      places.set(node, isLate ? first : i)
-      if (!isLate) continue
-      late.add(node)
-      const reader = nodes.find(other => places.get(other) === first && readers.includes(other))!
-      before.set(reader, [node, ...(before.get(reader) ?? [])])
+    const isRead = ({ outputs }: OnnxNode) => outputs.some(name => this.#body.realReadersOf(name).length > 0)
+    const late = new Set(
+      nodes.filter(node => this.#parting.rolesOf(node) && !this.#makesLess(node) && isRead(node)),
+    )
+    const order = new Set<OnnxNode>()
+    const place = (node: OnnxNode) => {
+      for (const name of this.#isPlaced(node) ? node.inputs : []) {
+        const source = this.#body.producerOf(this.#body.baseOf(name))
+        if (source && late.has(source) && !order.has(source)) place(source)
+      }
+      order.add(node)
     }
-    const withEarlier = (node: OnnxNode): OnnxNode[] => [
-      ...(before.get(node) ?? []).flatMap(withEarlier),
-      node,
-    ]
-    return nodes.flatMap(node => (late.has(node) ? [] : withEarlier(node)))
+    for (const node of nodes) if (!late.has(node)) place(node)
+    return order
+  }
+
+  /** But for other names of one memory that nobody reads after the step. */
+  #isPlaced(node: OnnxNode): boolean {
+    return !this.#body.isAlias(node) || this.#needed.has(node.outputs[0]!)
   }
 
   /**
