@@ -289,7 +289,7 @@ describe('what is updated in one pass', () => {
       expect(stores.length).toBeLessThanOrEqual(3)
   })
 
-  test('programs that are no loop over steps, or update nothing, are left alone', () => {
+  test('programs that are no loop over steps, or have nothing for kernels, are left alone', () => {
     const model = sequential(layers(), { input: size, name: 'small' })
     const { bytes } = compileEvaluation(model, crossEntropy(), 8)
     expect(planSteps(decodeModel(bytes), crew)).toBeUndefined()

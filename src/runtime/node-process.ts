@@ -13,7 +13,7 @@ export type Greeting =
   | {
       readonly version: string
       readonly backends: readonly { readonly name: string; readonly bundled: boolean }[]
-      /** Why training is slower than it could be. */
+      /** Why training and evaluation are slower than they could be. */
       readonly slower?: string
     }
   | { readonly failure: string }

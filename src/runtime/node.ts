@@ -78,7 +78,10 @@ export async function openEngine(options: EngineOptions = {}): Promise<Engine> {
   }
 
   if (greeting.slower !== undefined)
-    process.emitWarning(`training is slower than it could be: ${greeting.slower}`, 'FoveaWarning')
+    process.emitWarning(
+      `training and evaluation are slower than they could be: ${greeting.slower}`,
+      'FoveaWarning',
+    )
 
   const keepAlive = (awaiting: boolean): void => {
     if (awaiting) {

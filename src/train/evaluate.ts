@@ -55,6 +55,13 @@ function evaluationBatch(model: Model): number {
   return Math.min(MOST_IMAGES, Math.max(LEAST_IMAGES, Math.floor(MAP_VALUES / largest)))
 }
 
+/** Minibatches of one size need one program: at most `most` images, of which half as many at least divide `count`. */
+export function evenBatch(count: number, most: number): number {
+  if (count <= most) return count
+  for (let batch = most; 2 * batch >= most; batch--) if (count % batch === 0) return batch
+  return most
+}
+
 /** What of a trial its evaluation depends on. */
 type EvaluationSpec = Pick<TrainingSpec, 'model' | 'loss' | 'frozen' | 'convolution'>
 
@@ -74,7 +81,7 @@ export class Evaluator {
   /** Evaluates the images at `indices` of a stored split: `images` and `labels` name its tensors. */
   async evaluate(stored: { images: string; labels: string }, indices: Int32Array): Promise<Evaluation> {
     const count = indices.length
-    const batch = Math.min(this.batch, count)
+    const batch = evenBatch(count, this.batch)
     const whole = Math.floor(count / batch)
     const parts = [{ batch, steps: whole, from: 0 }]
     if (whole * batch < count) parts.push({ batch: count - whole * batch, steps: 1, from: whole * batch })

@@ -1,6 +1,6 @@
 /**
- * How a program that is a Loop of training steps runs step by step: ONNX Runtime computes the products, and what
- * goes element by element is one pass over memory for many nodes.
+ * How a program that is a Loop of steps, of a training or of an evaluation, runs step by step: ONNX Runtime computes
+ * the products, and what goes element by element is one pass over memory for many nodes.
  */
 import type { OnnxGraph, OnnxModel, OnnxNode, ValueInfo } from '../../onnx/model.ts'
 import { type ValueType, valuesOf } from '../../onnx/shapes.ts'
@@ -59,7 +59,7 @@ export interface StepPlan {
 }
 
 /**
- * The plan of a program; undefined where the program is no such loop, or has nothing that kernels could update.
+ * The plan of a program; undefined where the program is no such loop, or has nothing for kernels.
  *
  * @throws FoveaError at an operator whose shape is not known
  */
@@ -77,7 +77,6 @@ export function planSteps({ graph }: OnnxModel, crew: Crew): StepPlan | undefine
   const body = new StepBody(graph, loopBody, inputs, next)
   const updates = new Updates(body)
   const lastKernels = updates.kernels()
-  if (lastKernels.length === 0) return undefined
   const states = names.map((name, i): CarriedState => {
     const input = inputs[i]!
     const isWritten = lastKernels.some(kernel => namesWrittenBy(kernel).includes(input.name))
@@ -95,6 +94,7 @@ export function planSteps({ graph }: OnnxModel, crew: Crew): StepPlan | undefine
   ])
   const { phases: firstPhases, extra } = phasesOf(body, updates, needed, crew)
   const phases = withUpdates(firstPhases, lastKernels, updates.late)
+  if (!phases.some(phase => 'stages' in phase)) return undefined
   for (const { blocks } of updates.sums.values()) extra.set(blocks, BLOCKS * LANES)
   // What nodes are in phases: of a sum, what is left to do.
   const inPhase = (node: OnnxNode) => updates.sums.get(node)?.node ?? node
@@ -141,7 +141,7 @@ export function planSteps({ graph }: OnnxModel, crew: Crew): StepPlan | undefine
       'end',
       graph,
       graph.nodes.slice(at + 1),
-      states.map(({ next: name, input }) => ({ ...input, name })),
+      [...graph.inputs, ...states.map(({ next: name, input }) => ({ ...input, name }))],
       graph.outputs.filter(({ name }) => !loop.outputs.includes(name)),
     ),
     count: loop.inputs[0]!,
@@ -159,6 +159,7 @@ function withUpdates(
   updates: readonly Kernel[],
   late: readonly OnnxNode[],
 ): Phase[] {
+  if (updates.length === 0) return [...phases]
   const last = phases.at(-1)
   const end: Phase[] = late.length > 0 ? [{ nodes: late }] : []
   if (last && 'stages' in last) return [...phases.slice(0, -1), { stages: [...last.stages, updates] }, ...end]
@@ -208,21 +209,22 @@ function valuesBetween(
   })
 }
 
-/** Whether the loop is one of training steps: their number is given, and the states are of fixed shapes. */
+/** Whether the loop is one of steps: their number is given, and the states, if there are any, are of fixed shapes. */
 function isPlain(graph: OnnxGraph, loop: OnnxNode, body: OnnxGraph, at: number): boolean {
   const isInput = (name: string) => graph.inputs.some(input => input.name === name)
   const before = new Set(graph.nodes.slice(0, at).flatMap(({ outputs }) => outputs))
   const after = graph.nodes.slice(at + 1)
+  const states = loop.inputs.slice(2)
+  // Inputs that become states are no longer there.
+  const begun = new Set([...states, ...graph.nodes.slice(0, at).flatMap(({ inputs }) => inputs)])
   const last = new Set([
     ...[...loop.outputs, ...after.flatMap(({ outputs }) => outputs)],
     ...graph.initializers.map(({ name }) => name),
+    ...graph.inputs.map(({ name }) => name).filter(name => !begun.has(name)),
   ])
   const always = body.nodes.find(({ outputs }) => outputs.includes(body.outputs[0]!.name))
-  const states = loop.inputs.slice(2)
   return (
     graph.nodes.filter(({ op }) => op === 'Loop').length === 1 &&
-    // An evaluation carries nothing from step to step.
-    states.length > 0 &&
     isInput(loop.inputs[0]!) &&
     always?.op === 'Identity' &&
     always.inputs[0] === body.inputs[1]!.name &&
@@ -233,7 +235,7 @@ function isPlain(graph: OnnxGraph, loop: OnnxNode, body: OnnxGraph, at: number):
         ({ dtype, shape }) => dtype === 'float32' && shape?.every(extent => typeof extent === 'number'),
       ) &&
     graph.outputs.every(({ name, dtype }) => loop.outputs.includes(name) || dtype === 'float32') &&
-    // What comes before the loop makes states, and nothing else; what comes after it reads what it left.
+    // What comes before the loop makes states, and nothing else; what comes after it reads what is still there.
     new Set(states).size === states.length &&
     body.nodes.every(({ inputs }) => inputs.every(name => !before.has(name) && !states.includes(name))) &&
     after.every(({ inputs }) => inputs.every(name => name === '' || last.has(name)))

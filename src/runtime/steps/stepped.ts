@@ -1,4 +1,4 @@
-/** Training programs whose steps are calls of ONNX Runtime, with kernels between them. On the CPU, in Node. */
+/** Programs that train or evaluate, whose steps are calls of ONNX Runtime and kernels between them. On the CPU, in Node. */
 import { decodeModel } from '../../onnx/decode.ts'
 import type { OnnxGraph, OnnxModel } from '../../onnx/model.ts'
 import { median } from '../../stats/summary.ts'
@@ -50,7 +50,7 @@ class Workshop {
 }
 
 /**
- * A loader that runs training programs step by step, and leaves all others to `otherwise`.
+ * A loader that runs programs that are loops of steps step by step, and leaves all others to `otherwise`.
  *
  * @throws Error where ONNX Runtime's library cannot be called, or there is no such memory
  */
@@ -144,6 +144,8 @@ class SteppedProgram implements LoadedProgram {
   readonly #read: Readonly<Record<string, HostTensor>>
   /** All of these but what the ending graph gives: what tasks read and write. */
   readonly #tensors: Tensors
+  /** Where in the memory the tensors lie that a run takes and leaves. */
+  readonly #homes: ReadonlySet<number>
   #recording: Recording | undefined
   /** Of each run that is measured: its steps and seconds, and the seconds of each task in each step. */
   readonly #measured: {
@@ -187,6 +189,8 @@ class SteppedProgram implements LoadedProgram {
     this.#last = byName(end.outputs, ({ name, shape }) => [name, place('last', name, shape as Shape)])
     this.#read = byName(plan.taskInputs, ({ name, shape }) => [name, place('input', name, shape as Shape)])
     this.#tensors = { ...this.#states, ...this.#values, ...this.#read }
+    const homes = [this.#states, this.#last, this.#read].flatMap(tensors => Object.values(tensors))
+    this.#homes = new Set(homes.map(({ data }) => data.byteOffset))
     const sessions = new Sessions(runtime, model)
     this.#sessions = sessions
     // ONNX Runtime refuses a graph of nothing.
@@ -219,15 +223,16 @@ class SteppedProgram implements LoadedProgram {
     const began = performance.now()
     const { count, states, end } = this.#plan
     const steps = Number(inputs[count]!.data[0])
-    const { stacked, tasks } = this.#steps(this.#enter(inputs), steps)
+    const given = this.#enter(inputs)
+    const { stacked, tasks } = this.#steps(given, steps)
     const last = byName(states, ({ next, input }) => [next, this.#states[input.name]!])
-    this.#end?.run(among(last, end.inputs), this.#last)
+    this.#end?.run(among({ ...given, ...last }, end.inputs), this.#last)
     if (this.#recording) this.#measured.push({ steps, seconds: (performance.now() - began) / 1000, tasks })
     return among({ ...stacked, ...last, ...this.#last }, this.#plan.outputs)
   }
 
   overwrites({ data }: HostTensor): boolean {
-    return this.#memory.holds(data)
+    return this.#memory.holds(data) && this.#homes.has(data.byteOffset)
   }
 
   /**
@@ -235,18 +240,20 @@ class SteppedProgram implements LoadedProgram {
    * change them.
    */
   #enter(inputs: Tensors): Tensors {
-    const { begin, states } = this.#plan
+    const { begin, states, end } = this.#plan
     const homes: Tensors = {
       ...byName(states, ({ name, input }) => [name, this.#states[input.name]!]),
       ...this.#read,
     }
     const isAt = ({ data }: HostTensor, home: HostTensor | undefined) =>
       this.#memory.holds(data) && data.byteOffset === home?.data.byteOffset
-    // What an earlier run left may lie where this one is about to write something else.
+    // What an earlier run left may lie where this one is about to write something else: only at the end, or at once.
     const lasts = Object.values(this.#last)
+    const isReadLast = (name: string) => end.inputs.some(input => input.name === name)
     const given = byName(Object.entries(inputs), ([name, tensor]) => {
-      const stays = isAt(tensor, homes[name]) || lasts.some(last => isAt(tensor, last))
-      return [name, stays ? tensor : aligned(ownTensor(tensor))]
+      const isLast = !isReadLast(name) && lasts.some(last => isAt(tensor, last))
+      const stays = isAt(tensor, homes[name]) || isLast || !this.overwrites(tensor)
+      return [name, aligned(stays ? tensor : ownTensor(tensor))]
     })
     this.#begin?.run(among(given, begin.inputs), among(homes, begin.outputs))
     for (const [name, home] of Object.entries(homes)) {
