@@ -45,17 +45,20 @@ const MOST_IMAGES = 500
 const LEAST_IMAGES = 32
 
 /**
- * Images that are evaluated together. Measured on one core: convolutions at 32 to 64 images are up to a fifth
- * faster than at 500, in a tenth of the memory, dense nets a fifth slower.
+ * Images that are evaluated together, at most; see {@link evenBatch}. Measured on one core: convolutions at 32 to 64
+ * images are up to a fifth faster than at 500, in a tenth of the memory, dense nets a fifth slower.
  */
-function evaluationBatch(model: Model): number {
+function mostImages(model: Model): number {
   const images = input('images', 'float32', [1, ...model.input])
   const { outputs } = buildModel(model, images, { training: false })
   const largest = Math.max(...[...outputs.values()].map(({ shape }) => sizeOf(shape)))
   return Math.min(MOST_IMAGES, Math.max(LEAST_IMAGES, Math.floor(MAP_VALUES / largest)))
 }
 
-/** Minibatches of one size need one program: at most `most` images, of which half as many at least divide `count`. */
+/**
+ * The largest divisor of `count` from half of `most` on, so that no smaller minibatch is left, which would need a
+ * program of its own; `most` where there is none.
+ */
 export function evenBatch(count: number, most: number): number {
   if (count <= most) return count
   for (let batch = most; 2 * batch >= most; batch--) if (count % batch === 0) return batch
@@ -70,18 +73,18 @@ export class Evaluator {
   private readonly programs = new Map<number, Program>()
   private readonly engine: Engine
   private readonly spec: EvaluationSpec
-  private readonly batch: number
+  private readonly most: number
 
   constructor(engine: Engine, spec: EvaluationSpec) {
     this.engine = engine
     this.spec = spec
-    this.batch = evaluationBatch(spec.model)
+    this.most = mostImages(spec.model)
   }
 
   /** Evaluates the images at `indices` of a stored split: `images` and `labels` name its tensors. */
   async evaluate(stored: { images: string; labels: string }, indices: Int32Array): Promise<Evaluation> {
     const count = indices.length
-    const batch = evenBatch(count, this.batch)
+    const batch = evenBatch(count, this.most)
     const whole = Math.floor(count / batch)
     const parts = [{ batch, steps: whole, from: 0 }]
     if (whole * batch < count) parts.push({ batch: count - whole * batch, steps: 1, from: whole * batch })
