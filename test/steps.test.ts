@@ -3,54 +3,24 @@
  * loop: the same bits.
  */
 import fc from 'fast-check'
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { compileEvaluation } from '../src/compile/evaluate-program.ts'
 import { compileTraining, type TrainProgram } from '../src/compile/train-program.ts'
-import type { Layer } from '../src/nn/layer.ts'
-import { conv2d } from '../src/nn/layers/convolution.ts'
-import { dense, dropout, flatten, rescaling } from '../src/nn/layers/core.ts'
-import { batchNormalization } from '../src/nn/layers/normalization.ts'
 import { crossEntropy } from '../src/nn/losses.ts'
-import { sequential } from '../src/nn/model.ts'
 import { adagrad, adam, adamW, nadam, type Optimizer, rmsprop, sgd } from '../src/nn/optimizers.ts'
-import { l2 } from '../src/nn/regularizers.ts'
 import { decodeModel } from '../src/onnx/decode.ts'
 import { encodeModel } from '../src/onnx/encode.ts'
 import type { OnnxModel, OnnxNode } from '../src/onnx/model.ts'
-import type { Engine, Program } from '../src/runtime/engine.ts'
-import type { LoadedProgram, Loader } from '../src/runtime/loaded-program.ts'
-import { openEngine } from '../src/runtime/node.ts'
+import type { Loader } from '../src/runtime/loaded-program.ts'
 import type { Tensors } from '../src/runtime/protocol.ts'
 import { planSteps } from '../src/runtime/steps/plan.ts'
 import { isKernel } from '../src/runtime/steps/task.ts'
 import { type HostTensor, hostTensor } from '../src/util/host-tensor.ts'
 import { architectures } from '../src/zoo/index.ts'
 import { loopModel } from './loop-model.ts'
+import { compiled, data, model } from './step-program.ts'
 import { copies, copyOf, stepped, whole } from './step-runs.ts'
-import { feedsOf, initialState, noise } from './train-with.ts'
-
-const size = [6, 6, 1] as const
-const data = noise(40, size, 3)
-
-/** Small parameters, which are one vector; a large kernel; one that is kept transposed; moving averages. */
-const layers = (): Layer[] => [
-  rescaling({ scale: 1 / 255 }),
-  conv2d({ filters: 4, kernelSize: 3 }),
-  batchNormalization({ momentum: 0.5 }),
-  flatten(),
-  dropout(0.2),
-  dense({ units: 700, activation: 'relu', kernelRegularizer: l2(1e-3) }),
-  dense({ units: 3 }),
-]
-
-const compiled = (optimizer: Optimizer, batchSize = 8, options: object = {}) =>
-  compileTraining({
-    model: sequential(layers(), { input: size, name: 'small' }),
-    loss: crossEntropy(),
-    optimizer,
-    batchSize,
-    ...options,
-  })
+import { feedsOf, initialState } from './train-with.ts'
 
 /** What several runs give, and the state that they end with. */
 async function trained(
@@ -290,119 +260,12 @@ describe('what is updated in one pass', () => {
   })
 
   test('programs that are no loop over steps, or have nothing for kernels, are left alone', () => {
-    const model = sequential(layers(), { input: size, name: 'small' })
-    const { bytes } = compileEvaluation(model, crossEntropy(), 8)
+    const { bytes } = compileEvaluation(model(), crossEntropy(), 8)
     expect(planSteps(decodeModel(bytes), crew)).toBeUndefined()
     const idle = loopOf(4, [
       { op: 'Softmax', inputs: ['s0'], outputs: ['n0'], attributes: {} },
       { op: 'Softmax', inputs: ['s1'], outputs: ['n1'], attributes: {} },
     ])
     expect(planSteps(idle, crew)).toBeUndefined()
-  })
-})
-
-describe('what a run leaves', () => {
-  const program = compiled(adam())
-  const feeds = feedsOf(program, 0, 2, 0.01, 40)
-  const next = (outputs: Tensors): Tensors =>
-    Object.fromEntries(Object.entries(program.keep).map(([output, name]) => [name, outputs[output]!]))
-  const states = async (load: Loader, use: (loaded: LoadedProgram) => Promise<Tensors>) => {
-    const loaded = await load(program.bytes, undefined)
-    const result = copies(await use(loaded))
-    await loaded.release()
-    return result
-  }
-
-  test('may enter another program of the same state, and come back', async () => {
-    const rest = compiled(adam(), 3)
-    const both = async (load: Loader) => {
-      const other = await load(rest.bytes, undefined)
-      return states(load, async loaded => {
-        const first = next(await loaded.run({ ...data, ...initialState(program), ...feeds }))
-        const second = next(await other.run({ ...data, ...first, ...feedsOf(rest, 2, 1, 0.01, 40) }))
-        return next(await loaded.run({ ...data, ...second, ...feeds }))
-      })
-    }
-    expect(await both(stepped[1])).toEqual(await both(whole[1]))
-  })
-
-  test('may enter the next run in the place of something else', async () => {
-    const swapped = (load: Loader) =>
-      states(load, async loaded => {
-        const after = next(await loaded.run({ ...data, ...initialState(program), ...feeds }))
-        const [m, v] = ['momentum', 'velocity'].map(slot => `optimizer/${slot}/dense_1/kernel`)
-        return next(await loaded.run({ ...data, ...after, [m!]: after[v!]!, [v!]: after[m!]!, ...feeds }))
-      })
-    expect(await swapped(stepped[1])).toEqual(await swapped(whole[1]))
-  })
-})
-
-describe('the store of an engine', () => {
-  let engine: Engine
-  let loaded: Program
-  const program = compiled(adam())
-  const first = feedsOf(program, 0, 2, 0.01, 40)
-  beforeAll(async () => {
-    engine = await openEngine({ threads: 2 })
-    await engine.write({ ...data })
-    loaded = await engine.load(program.bytes)
-  })
-  beforeEach(() => engine.write(initialState(program)))
-  afterAll(() => engine.close())
-  const all = () => engine.read(Object.keys(initialState(program)))
-
-  test('what a run leaves under other names stays when the next one moves on', async () => {
-    await loaded.run({ feeds: first, keep: program.keep })
-    const after = await all()
-    const aside = Object.fromEntries(
-      Object.entries(program.keep).map(([output, name]) => [output, `kept/${name}`]),
-    )
-    await loaded.run({ feeds: feedsOf(program, 2, 1, 0.01, 40), keep: aside })
-    expect(await all()).toEqual(after)
-    await loaded.run({ feeds: feedsOf(program, 2, 1, 0.01, 40), keep: program.keep })
-    const kept = await engine.read(Object.values(aside))
-    expect(kept['kept/dense_1/kernel']).toEqual((await all())['dense_1/kernel'])
-    expect(kept['kept/dense_1/kernel']).not.toEqual(after['dense_1/kernel'])
-  })
-
-  test('an evaluation between two runs changes nothing', async () => {
-    const model = sequential(layers(), { input: size, name: 'small' })
-    const evaluation = await engine.load(compileEvaluation(model, crossEntropy(), 8).bytes)
-    const losses = async (isEvaluated: boolean) => {
-      await engine.write(initialState(program))
-      await loaded.run({ feeds: first, keep: program.keep })
-      const feeds = {
-        steps: hostTensor('int64', [], [1]),
-        order: hostTensor('int32', [1, 8], [0, 1, 2, 3, 4, 5, 6, 7]),
-      }
-      if (isEvaluated) await evaluation.run({ feeds })
-      return loaded.run({ feeds: feedsOf(program, 2, 3, 0.01, 40), keep: program.keep })
-    }
-    expect(await losses(true)).toEqual(await losses(false))
-    await evaluation.release()
-  })
-
-  test('a run that fails on its way leaves no state that it was changing', async () => {
-    await loaded.run({ feeds: first, keep: program.keep })
-    const order = hostTensor(
-      'int32',
-      [2, 8],
-      [...new Array<number>(8).fill(0), ...new Array<number>(8).fill(99)],
-    )
-    await expect(loaded.run({ feeds: { ...first, order }, keep: program.keep })).rejects.toThrow(
-      /^ONNX Runtime failed to run the program: .*out of .*bounds/,
-    )
-    await expect(engine.read(['dense_1/kernel'])).rejects.toThrow(
-      'read: no tensor is stored as "dense_1/kernel"',
-    )
-    await engine.write(initialState(program))
-    await loaded.run({ feeds: first, keep: program.keep })
-  })
-
-  test('a state of another shape is refused', async () => {
-    await engine.write({ 'dense_2/bias': hostTensor('float32', [4], [0, 0, 0, 0]) })
-    await expect(loaded.run({ feeds: first })).rejects.toThrow(
-      'run: input "dense_2/bias": expected float32 [3], received float32 [4]',
-    )
   })
 })
