@@ -8,7 +8,7 @@ import { adam } from '../src/nn/optimizers.ts'
 import { decodeModel } from '../src/onnx/decode.ts'
 import { encodeModel } from '../src/onnx/encode.ts'
 import type { OnnxNode } from '../src/onnx/model.ts'
-import type { LoadedProgram, Loader } from '../src/runtime/loaded-program.ts'
+import type { Loader } from '../src/runtime/loaded-program.ts'
 import { openEngine } from '../src/runtime/node.ts'
 import type { Tensors } from '../src/runtime/protocol.ts'
 import { evenBatch } from '../src/train/evaluate.ts'
@@ -16,8 +16,8 @@ import { type HostTensor, hostTensor, type Shape, sizeOf, toNumbers } from '../s
 import { key, normal } from '../src/util/random.ts'
 import { architectures } from '../src/zoo/index.ts'
 import { loopModel, nodeBuilder, waves } from './loop-model.ts'
-import { copies, expectSame, stepped, whole, worstOf } from './step-runs.ts'
-import { feedsOf, initialState, noise } from './train-with.ts'
+import { copies, expectSame, resultsOf, stepped, whole, worstOf } from './step-runs.ts'
+import { feedsOf, initialState, noise, stateAfter } from './train-with.ts'
 
 const BATCH = 16
 const ROWS = 3 * BATCH
@@ -35,7 +35,11 @@ function prepared(name: string, input: readonly [number, number, number]) {
     buffers.map(({ name: buffer, shape }) => [buffer, averages(buffer, shape)]),
   )
   const state: Tensors = { ...initialState(training), ...learned }
-  return { training, evaluation, data: noise(ROWS, input, 10), state }
+  const taken = decodeModel(evaluation.bytes).graph.inputs
+  /** What an evaluation takes of all that there is. */
+  const inputs = (known: Tensors): Tensors =>
+    Object.fromEntries(taken.map(({ name: each }) => [each, known[each]!]))
+  return { training, evaluation, data: noise(ROWS, input, 10), state, inputs }
 }
 
 /** Such that what depends on the image neither fades nor grows from one normalization to the next. */
@@ -58,10 +62,6 @@ const evaluationFeeds = (steps: number) => ({
   ),
 })
 
-/** What a program takes of all that there is. */
-const evaluated = async (loaded: LoadedProgram, known: Tensors) =>
-  copies(await loaded.run(Object.fromEntries(loaded.inputs.map(({ name }) => [name, known[name]!]))))
-
 /** Predictions are the same, and the rest is up to rounding. */
 function expectAlike(found: Tensors, expected: Tensors) {
   const { predicted, ...sums } = expected
@@ -77,16 +77,9 @@ test.each([
   ['visionnet/attention-2', [32, 32, 3]],
   ['xception', [32, 32, 3]],
 ] as const)('%s: the same up to rounding, on any number of threads', async (name, input) => {
-  const { evaluation, data, state } = prepared(name, input)
-  const known = { ...data, ...state, ...evaluationFeeds(2) }
-  const results = async (load: Loader, all: Tensors) => {
-    const loaded = await load(evaluation.bytes, undefined)
-    try {
-      return await evaluated(loaded, all)
-    } finally {
-      await loaded.release()
-    }
-  }
+  const { evaluation, data, state, inputs } = prepared(name, input)
+  const known = inputs({ ...data, ...state, ...evaluationFeeds(2) })
+  const results = (load: Loader, all: Tensors) => resultsOf(load, evaluation.bytes, all)
   const expected = await results(whole[1], known)
   for (const load of Object.values(stepped)) expectAlike(await results(load, known), expected)
   // Or it would say nothing about what comes before the last layer.
@@ -100,24 +93,23 @@ test.each([
   ['wang/cnn', [28, 28, 1]],
   ['visionnet/attention-2', [32, 32, 3]],
 ] as const)('%s: between two runs of a training, of its state and of another', async (name, input) => {
-  const { training, evaluation, data, state } = prepared(name, input)
+  const { training, evaluation, data, state, inputs } = prepared(name, input)
   const reference = await whole[1](evaluation.bytes, undefined)
   const trained = async (isEvaluated: boolean) => {
     const own = await stepped[2](training.bytes, undefined)
     const other = await stepped[2](evaluation.bytes, undefined)
     const run = async (from: Tensors, step: number): Promise<Tensors> => {
       const outputs = await own.run({ ...data, ...from, ...feedsOf(training, step, 2, 0.01, ROWS) })
-      return Object.fromEntries(
-        Object.entries(training.keep).map(([output, name]) => [name, outputs[output]!]),
-      )
+      return stateAfter(training, outputs)
     }
     const first = await run(state, 0)
     // It need not be copied away.
     expect(Object.values(first).some(tensor => other.overwrites(tensor))).toBe(false)
     expect(Object.values(first).some(tensor => own.overwrites(tensor))).toBe(true)
     for (const from of isEvaluated ? [first, state, first] : []) {
-      const known = { ...data, ...from, ...evaluationFeeds(1) }
-      expectAlike(await evaluated(other, known), await evaluated(reference, { ...known, ...copies(from) }))
+      const known = { ...data, ...evaluationFeeds(1) }
+      const found = copies(await other.run(inputs({ ...known, ...from })))
+      expectAlike(found, await reference.run(inputs({ ...known, ...copies(from) })))
     }
     const last = copies(await run(first, 2))
     await own.release()
@@ -133,13 +125,12 @@ test('what an evaluation leaves stays when the next one leaves it under another 
   const engine = await openEngine({ threads: 2 })
   try {
     const loaded = await engine.load(evaluation.bytes)
-    const names = decodeModel(evaluation.bytes).graph.inputs.map(({ name }) => name)
-    const needed = Object.entries(state).filter(([name]) => names.includes(name))
-    await engine.write({ ...data, ...Object.fromEntries(needed) })
+    await engine.write({ ...data, ...state })
     await loaded.run({ feeds: evaluationFeeds(1), keep: { penalty: 'first' } })
     const before = await engine.read(['first'])
-    const [name, tensor] = needed.find(([parameter]) => parameter === 'conv1/kernel')!
-    await engine.write({ [name]: { ...tensor, data: (tensor.data as Float32Array).map(value => 2 * value) } })
+    const name = 'conv1/kernel'
+    const { dtype, shape, data: values } = state[name]!
+    await engine.write({ [name]: { dtype, shape, data: (values as Float32Array).map(value => 2 * value) } })
     await loaded.run({ feeds: evaluationFeeds(1), keep: { penalty: 'second' } })
     expect(await engine.read(['first'])).toEqual(before)
     expect(toNumbers((await engine.read(['second'])).second!)[0]).toBeGreaterThan(

@@ -10,13 +10,12 @@ import type { Tensors } from '../src/runtime/protocol.ts'
 import { hostTensor } from '../src/util/host-tensor.ts'
 import { compiled, data, model } from './step-program.ts'
 import { copies, stepped, whole } from './step-runs.ts'
-import { feedsOf, initialState } from './train-with.ts'
+import { feedsOf, initialState, stateAfter } from './train-with.ts'
 
 describe('what a run leaves', () => {
   const program = compiled(adam())
   const feeds = feedsOf(program, 0, 2, 0.01, 40)
-  const next = (outputs: Tensors): Tensors =>
-    Object.fromEntries(Object.entries(program.keep).map(([output, name]) => [name, outputs[output]!]))
+  const next = (outputs: Tensors) => stateAfter(program, outputs)
   const states = async (load: Loader, use: (loaded: LoadedProgram) => Promise<Tensors>) => {
     const loaded = await load(program.bytes, undefined)
     const result = copies(await use(loaded))

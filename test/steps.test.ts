@@ -19,8 +19,8 @@ import { type HostTensor, hostTensor } from '../src/util/host-tensor.ts'
 import { architectures } from '../src/zoo/index.ts'
 import { loopModel } from './loop-model.ts'
 import { compiled, data, model } from './step-program.ts'
-import { copies, copyOf, stepped, whole } from './step-runs.ts'
-import { feedsOf, initialState } from './train-with.ts'
+import { copies, copyOf, resultsOf, stepped, whole } from './step-runs.ts'
+import { feedsOf, initialState, stateAfter } from './train-with.ts'
 
 /** What several runs give, and the state that they end with. */
 async function trained(
@@ -35,10 +35,7 @@ async function trained(
   for (const count of calls) {
     const outputs = await loaded.run({ ...data, ...state, ...feedsOf(program, step, count, 0.01, 40) })
     step += count
-    state = {
-      ...state,
-      ...Object.fromEntries(Object.entries(program.keep).map(([output, name]) => [name, outputs[output]!])),
-    }
+    state = { ...state, ...stateAfter(program, outputs) }
     for (const name of ['loss', 'correct', 'finite']) results[`${name} ${step}`] = outputs[name]!
   }
   const last = copies({ ...results, ...state })
@@ -86,13 +83,9 @@ describe('the same bits as the whole loop', () => {
         hostTensor(dtype, [0, ...shape.slice(1)], []),
       ]),
     )
-    const run = async (load: Loader) => {
-      const loaded = await load(program.bytes, undefined)
-      const inputs = { ...data, ...initialState(program), ...none, steps: hostTensor('int64', [], [0]) }
-      return copies(await loaded.run(inputs))
-    }
-    const after = await run(stepped[1])
-    expect(after).toEqual(await run(whole[1]))
+    const inputs = { ...data, ...initialState(program), ...none, steps: hostTensor('int64', [], [0]) }
+    const after = await resultsOf(stepped[1], program.bytes, inputs)
+    expect(after).toEqual(await resultsOf(whole[1], program.bytes, inputs))
     expect(after['next/dense_1/kernel']).toEqual(initialState(program)['dense_1/kernel'])
   })
 
@@ -192,13 +185,7 @@ describe('any updates', () => {
           a: wave([extent], 0.3),
           b: wave([extent], 0.7),
         }
-        const run = async (load: Loader) => {
-          const loaded = await load(bytes, undefined)
-          const outputs = copies(await loaded.run(inputs))
-          await loaded.release()
-          return outputs
-        }
-        expect(await run(stepped[1])).toEqual(await run(whole[1]))
+        expect(await resultsOf(stepped[1], bytes, inputs)).toEqual(await resultsOf(whole[1], bytes, inputs))
       }),
       { numRuns: 40, seed: 4 },
     )
@@ -230,13 +217,8 @@ test('an update of one state reads another in another shape, which others read t
       Array.from({ length: extent }, (_, i) => Math.cos(i)),
     ),
   }
-  const run = async (load: Loader) => {
-    const loaded = await load(encodeModel(model), undefined)
-    const outputs = copies(await loaded.run(inputs))
-    await loaded.release()
-    return outputs
-  }
-  expect(await run(stepped[1])).toEqual(await run(whole[1]))
+  const bytes = encodeModel(model)
+  expect(await resultsOf(stepped[1], bytes, inputs)).toEqual(await resultsOf(whole[1], bytes, inputs))
 })
 
 describe('what is updated in one pass', () => {

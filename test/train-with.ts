@@ -1,6 +1,7 @@
 /** Runs training programs for a test. */
 import type { TrainProgram } from '../src/compile/train-program.ts'
 import type { Engine } from '../src/runtime/engine.ts'
+import type { Tensors } from '../src/runtime/protocol.ts'
 import { type HostTensor, hostTensor, sizeOf, toNumbers } from '../src/util/host-tensor.ts'
 import { key, randomBits } from '../src/util/random.ts'
 
@@ -54,6 +55,10 @@ export function feedsOf(
     ),
   }
 }
+
+/** The state that a run leaves, by the names under which the next one takes it. */
+export const stateAfter = ({ keep }: TrainProgram, outputs: Tensors): Tensors =>
+  Object.fromEntries(Object.entries(keep).map(([output, name]) => [name, outputs[output]!]))
 
 export interface Trained {
   readonly loss: readonly number[]

@@ -212,11 +212,12 @@ function valuesBetween(
 /** Whether the loop is one of steps: their number is given, and the states, if there are any, are of fixed shapes. */
 function isPlain(graph: OnnxGraph, loop: OnnxNode, body: OnnxGraph, at: number): boolean {
   const isInput = (name: string) => graph.inputs.some(input => input.name === name)
-  const before = new Set(graph.nodes.slice(0, at).flatMap(({ outputs }) => outputs))
+  const first = graph.nodes.slice(0, at)
+  const before = new Set(first.flatMap(({ outputs }) => outputs))
   const after = graph.nodes.slice(at + 1)
   const states = loop.inputs.slice(2)
   // Inputs that become states are no longer there.
-  const begun = new Set([...states, ...graph.nodes.slice(0, at).flatMap(({ inputs }) => inputs)])
+  const begun = new Set([...states, ...first.flatMap(({ inputs }) => inputs)])
   const last = new Set([
     ...[...loop.outputs, ...after.flatMap(({ outputs }) => outputs)],
     ...graph.initializers.map(({ name }) => name),
