@@ -14,7 +14,7 @@ import type { OnnxModel, OnnxNode } from '../src/onnx/model.ts'
 import { kernelModule } from '../src/runtime/steps/code.ts'
 import { StepMemory } from '../src/runtime/steps/memory.ts'
 import { NativeRuntime } from '../src/runtime/steps/onnxruntime.ts'
-import type { PartedGraph } from '../src/runtime/steps/parted.ts'
+import type { PartedGraph } from '../src/runtime/steps/parted-graph.ts'
 import { planSteps } from '../src/runtime/steps/plan.ts'
 import { isParted } from '../src/runtime/steps/task.ts'
 import { Team } from '../src/runtime/steps/team.ts'
@@ -240,7 +240,16 @@ test('a part that fails, on whichever thread, fails the run with its reason, and
       { y: tensor(`y${i}`, [64, 64]) },
     ),
   )
-  const task: PartedGraph = { name: 'x', parts, graph, inputs: [], outputs: [], operands: [], work: 1e7 }
+  const task: PartedGraph = {
+    name: 'x',
+    op: 'X',
+    parts,
+    graph,
+    inputs: [],
+    outputs: [],
+    operands: [],
+    work: 1e7,
+  }
   const calls = { ...runtime.addresses, parts: new Map([[0, bindings.map(({ call }) => call)]]) }
   const program = team.load(
     kernelModule([], () => 0),

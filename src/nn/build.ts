@@ -18,7 +18,7 @@ import { penalty } from './regularizers.ts'
  * Parameters of at most so many values are updated together, as one vector: a step then runs an optimizer's
  * ops once for all biases, instead of once for each.
  */
-export const SMALL_PARAMETER = 20_000
+export const SMALL_PARAMETER = 8192
 
 /** A trained tensor of a built model, or one of a frozen layer. */
 export interface Parameter {

@@ -3,6 +3,7 @@
  * value of a step for as long as it is needed.
  */
 import { FoveaError } from '../../util/errors.ts'
+import { arrayTypes, bytesPerElement, type DType, type TensorData } from '../../util/host-tensor.ts'
 import { wasm } from './webassembly.ts'
 
 const PAGE_BYTES = 65536
@@ -98,4 +99,10 @@ export function packed<T extends Lasting>(values: readonly T[]): { offsets: Map<
     total = Math.max(total, offset + bytes)
   }
   return { offsets, bytes: total }
+}
+
+/** An array that stays where it is, as native code and other threads need it; small ones may else be moved. */
+export function fixedArray(dtype: DType, length: number): TensorData {
+  const arrayType: new (buffer: SharedArrayBuffer) => TensorData = arrayTypes[dtype]
+  return new arrayType(new SharedArrayBuffer(bytesPerElement[dtype] * length))
 }

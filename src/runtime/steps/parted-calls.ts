@@ -1,9 +1,10 @@
 /** The parts of graphs, prepared for whichever thread runs them. */
-import type { Shape, TensorData } from '../../util/host-tensor.ts'
+import type { HostTensor, Shape, TensorData } from '../../util/host-tensor.ts'
 import type { Tensors } from '../protocol.ts'
+import { fixedArray } from './memory.ts'
 import type { NativeCall, NativeCalls } from './native-calls.ts'
 import type { NativeBinding, NativeRuntime } from './onnxruntime.ts'
-import type { PartedGraph, PartedValue } from './parted.ts'
+import type { PartedGraph, PartedNumber, PartedValue } from './parted-graph.ts'
 import type { Sessions } from './sessions.ts'
 import { isParted, type Task } from './task.ts'
 
@@ -13,11 +14,17 @@ export class PartedCalls {
   readonly #bindings: NativeBinding[] = []
 
   /** @param tensors what the tasks read and write */
-  constructor(runtime: NativeRuntime, sessions: Sessions, tasks: readonly Task[], tensors: Tensors) {
+  constructor(
+    runtime: NativeRuntime,
+    sessions: Sessions,
+    threads: number,
+    tasks: readonly Task[],
+    tensors: Tensors,
+  ) {
     const parts = new Map<number, NativeCall[]>()
     try {
       for (const [i, task] of tasks.entries())
-        if (isParted(task)) parts.set(i, this.#callsOf(task, sessions, tensors))
+        if (isParted(task)) parts.set(i, this.#callsOf(task, sessions, threads, tensors))
     } catch (error) {
       this.release()
       throw error
@@ -28,19 +35,32 @@ export class PartedCalls {
   #callsOf(
     { graph, parts, inputs, outputs }: PartedGraph,
     sessions: Sessions,
+    threads: number,
     tensors: Tensors,
   ): NativeCall[] {
-    const { session, names } = sessions.shared(graph, 1)
-    const bound = (infos: PartedGraph['graph']['inputs'], values: readonly PartedValue[], part: number) =>
+    const { names } = sessions.shared(graph, 1)
+    const tensorOf = (value: PartedValue | PartedNumber, part: number): Omit<HostTensor, 'shape'> => {
+      if ('numbers' in value) {
+        const data = fixedArray('int64', 1) as BigInt64Array
+        data[0] = BigInt(value.numbers[part]!)
+        return { dtype: 'int64', data }
+      }
+      const { dtype, data } = tensors[value.tensor]!
+      return { dtype, data: value.isWhole ? data : valuesOfPart(data, part, parts) }
+    }
+    const bound = (
+      infos: PartedGraph['graph']['inputs'],
+      values: readonly (PartedValue | PartedNumber)[],
+      part: number,
+    ) =>
       Object.fromEntries(
         infos.map(({ name, shape }, i) => {
-          const { tensor, isWhole } = values[i]!
-          const { data } = tensors[tensor]!
-          const own = isWhole ? data : valuesOfPart(data, part, parts)
-          return [names.get(name) ?? name, { dtype: 'float32', shape: shape as Shape, data: own } as const]
+          const tensor = { ...tensorOf(values[i]!, part), shape: shape as Shape }
+          return [names.get(name) ?? name, tensor] as const
         }),
       )
     return Array.from({ length: parts }, (_, part) => {
+      const { session } = sessions.shared(graph, 1, Math.floor((part * threads) / parts))
       const binding = session.bind(bound(graph.inputs, inputs, part), bound(graph.outputs, outputs, part))
       this.#bindings.push(binding)
       return binding.call

@@ -2,7 +2,8 @@
 import type { OnnxNode } from '../../onnx/model.ts'
 import { Unfit } from './access.ts'
 import { type Draft, type DraftStage, Drafts } from './drafts.ts'
-import { Parting, partedGraph } from './parted.ts'
+import { Parting } from './parted.ts'
+import { partedGraph } from './parted-graph.ts'
 import {
   type BuiltKernels,
   blocksKernel,
@@ -254,7 +255,7 @@ class Schedule {
       const isRead = (name: string) =>
         this.#body.isAmong(this.#needed, name) ||
         this.#body.realReadersOf(name).some(reader => !own.has(reader))
-      return partedGraph(this.#body, this.#parting, nodes, parts, isRead)
+      return partedGraph(this.#body, nodes, { parts, rolesOf: node => this.#parting.rolesOf(node)! }, isRead)
     })
     return [...groups.flatMap(({ built }) => built.kernels), ...graphs]
   }

@@ -8,6 +8,7 @@ import { LANES } from './access.ts'
 import type { Kernel } from './kernel.ts'
 import { BLOCKS } from './pass-kernels.ts'
 import { type Crew, type Phase, phasesOf } from './phases.ts'
+import { smallStep } from './small-step.ts'
 import { EXTENTS, neededFor, StepBody } from './step-body.ts'
 import { namesReadBy, namesWrittenBy, type Task } from './task.ts'
 import { Updates } from './updates.ts'
@@ -44,6 +45,8 @@ export interface StepPlan {
   /** From the program's inputs to states that no input is by itself. */
   readonly begin: OnnxGraph
   readonly phases: readonly StepPhase[]
+  /** Whether ONNX Runtime is to run its graphs by one thread, since tasks are nearly all of a step. */
+  readonly isSmall: boolean
   readonly values: readonly StepValue[]
   /** From the last states (`next`) to outputs that no state is by itself. */
   readonly end: OnnxGraph
@@ -93,7 +96,8 @@ export function planSteps({ graph }: OnnxModel, crew: Crew): StepPlan | undefine
     ...updates.late.flatMap(({ inputs }) => inputs.map(name => body.baseOf(name))).filter(isOfStep),
   ])
   const { phases: firstPhases, extra } = phasesOf(body, updates, needed, crew)
-  const phases = withUpdates(firstPhases, lastKernels, updates.late)
+  const small = smallStep(body, updates, firstPhases, needed, crew)
+  const phases = withUpdates(small ?? firstPhases, lastKernels, updates.late)
   if (!phases.some(phase => 'stages' in phase)) return undefined
   for (const { blocks } of updates.sums.values()) extra.set(blocks, BLOCKS * LANES)
   // What nodes are in phases: of a sum, what is left to do.
@@ -136,6 +140,7 @@ export function planSteps({ graph }: OnnxModel, crew: Crew): StepPlan | undefine
       ...states.flatMap(({ name, input }) => (known.has(name) ? [] : [{ ...input, name }])),
     ]),
     phases: stepPhases,
+    isSmall: small !== undefined,
     values,
     end: partOf(
       'end',

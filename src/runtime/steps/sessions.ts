@@ -27,10 +27,10 @@ export class Sessions {
     return this.#made(encodeModel({ ...this.#model, graph }), options)
   }
 
-  shared(graph: OnnxGraph, threads: number): SharedSession {
+  shared(graph: OnnxGraph, threads: number, copy = 0): SharedSession {
     const { renamed, names } = withPlainNames(graph)
     const bytes = encodeModel({ ...this.#model, graph: renamed })
-    const key = `${threads} ${createHash('sha256').update(bytes).digest('hex')}`
+    const key = `${threads} ${copy} ${createHash('sha256').update(bytes).digest('hex')}`
     const session = this.#known.get(key) ?? this.#made(bytes, { threads })
     this.#known.set(key, session)
     return { session, names }

@@ -53,6 +53,8 @@ export interface Delivery {
   readonly module: WasmModule
   /** Of the others; undefined: there are none. */
   readonly calls: NativeCalls | undefined
+  /** Whether helpers stay awake for a moment after each turn. */
+  readonly isAwake: boolean
 }
 
 /** A task from one turn to another (not included). */
@@ -240,6 +242,11 @@ export function waitForHelpers(control: Int32Array<SharedArrayBuffer>): void {
 /** About 20 microseconds; another thread is rarely further behind, and a wait in the kernel takes as long. */
 const SPINS = 20_000
 const PATIENCE_MS = 60_000
+
+/** Stays awake until there is another turn, if there is one soon. */
+export function stayAwake(control: Int32Array<SharedArrayBuffer>, turn: number): void {
+  for (let spins = 0; spins < SPINS; spins++) if (Atomics.load(control, slots.turn) !== turn) return
+}
 
 /**
  * Waits until so many pieces are done.

@@ -9,7 +9,7 @@ import { aligned, ownTensor } from '../ort-tensor.ts'
 import { LOOP, loopTimings } from '../profile.ts'
 import type { Tensors } from '../protocol.ts'
 import { kernelModule } from './code.ts'
-import { packed, placeBytes, StepMemory } from './memory.ts'
+import { fixedArray, packed, placeBytes, StepMemory } from './memory.ts'
 import { NativeRuntime, type NativeSession } from './onnxruntime.ts'
 import { PartedCalls } from './parted-calls.ts'
 import type { Crew } from './phases.ts'
@@ -183,7 +183,7 @@ class SteppedProgram implements LoadedProgram {
     this.#values = byName(values, ({ name, dtype, shape }) => {
       const offset = offsets.get(name)
       const data =
-        offset === undefined ? new arrayTypes[dtype](sizeOf(shape)) : memory.floats(offset, sizeOf(shape))
+        offset === undefined ? fixedArray(dtype, sizeOf(shape)) : memory.floats(offset, sizeOf(shape))
       return [name, { dtype, shape, data }]
     })
     this.#last = byName(end.outputs, ({ name, shape }) => [name, place('last', name, shape as Shape)])
@@ -202,16 +202,16 @@ class SteppedProgram implements LoadedProgram {
     this.#ranges = rangesOf(stages)
     let parted: PartedCalls | undefined
     try {
-      this.#segments = new Segments(sessions, threads, graphs, recording?.prefix)
+      this.#segments = new Segments(sessions, plan.isSmall ? 1 : threads, graphs, recording?.prefix)
       this.#begin = sessionOfSome(plan.begin)
       this.#end = sessionOfSome(end)
-      parted = new PartedCalls(runtime, sessions, this.#tasks, this.#tensors)
+      parted = new PartedCalls(runtime, sessions, threads, this.#tasks, this.#tensors)
       this.#parted = parted
       const kernels = this.#tasks.filter(isKernel)
       const code = kernelModule(kernels, name => this.#tensors[name]!.data.byteOffset)
       // After the first session: that switches this thread to zeros for numbers too small to be normal, and threads
       // inherit the switch.
-      this.#team = workshop.team.load(code, stages.flat(), parted.calls)
+      this.#team = workshop.team.load(code, stages.flat(), parted.calls, plan.isSmall)
     } catch (error) {
       parted?.release()
       sessions.release()
@@ -340,7 +340,7 @@ class SteppedProgram implements LoadedProgram {
       })
     return {
       name: task.name,
-      op: isParted(task) ? task.graph.nodes[0]!.op : task.updates ? 'Update' : 'Pass',
+      op: isParted(task) ? task.op : task.updates ? 'Update' : 'Pass',
       loop: LOOP,
       calls: steps.length,
       seconds: steps.reduce((sum, value) => sum + value, 0),

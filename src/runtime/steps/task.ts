@@ -1,7 +1,7 @@
 /** What threads share in a stage: kernels, and graphs that ONNX Runtime runs part by part. */
 import { sizeOf } from '../../util/host-tensor.ts'
 import type { Kernel } from './kernel.ts'
-import type { PartedGraph } from './parted.ts'
+import type { PartedGraph } from './parted-graph.ts'
 
 export type Task = Kernel | PartedGraph
 
@@ -17,9 +17,8 @@ export const workOf = (task: Task): number =>
 
 /** The tensors that a task reads. */
 export function namesReadBy(task: Task): string[] {
-  if (isParted(task)) return namesOf(task.inputs)
-  const operands = task.steps.flatMap(step => step.operands)
-  return namesOf(operands.flatMap(operand => ('tensor' in operand ? operand : [])))
+  const values = isParted(task) ? task.inputs : task.steps.flatMap(step => step.operands)
+  return namesOf(values.flatMap(value => ('tensor' in value ? [value] : [])))
 }
 
 /** The tensors that a task writes. */

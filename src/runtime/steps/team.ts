@@ -78,11 +78,13 @@ export class Team {
    * @param bytes of the kernels, in their order among the tasks
    * @param stages tasks; those of one stage may run in any order
    * @param calls of the tasks that are no kernels
+   * @param isAwake whether helpers stay awake for a moment after each turn, since the next one comes soon
    */
   load(
     bytes: Uint8Array<ArrayBuffer>,
     stages: readonly (readonly Task[])[],
     calls?: NativeCalls,
+    isAwake = false,
   ): TeamProgram {
     const sizes = stages.flatMap((tasks, stage) =>
       tasks.map(task => ({ turns: turnsOf(task), work: workOf(task), stage })),
@@ -92,6 +94,7 @@ export class Team {
       sizes,
       module: new wasm.Module(bytes),
       calls,
+      isAwake,
     }
     const { program } = delivery
     for (const { port } of this.#helpers) port.postMessage(delivery)

@@ -1,0 +1,205 @@
+/** Graphs that are run part by part. */
+import { costOfNode } from '../../onnx/cost.ts'
+import type { OnnxGraph, OnnxNode, ValueInfo } from '../../onnx/model.ts'
+import type { ValueType } from '../../onnx/shapes.ts'
+import { type HostTensor, hostTensor, type Shape } from '../../util/host-tensor.ts'
+import type { Role } from './roles.ts'
+import type { StepBody } from './step-body.ts'
+import { isProduct } from './weights.ts'
+
+/** A graph that is run part by part. */
+export interface PartedGraph {
+  readonly name: string
+  /** The operator of the node that it is named after. */
+  readonly op: string
+  readonly parts: number
+  /** Of one part. */
+  readonly graph: OnnxGraph
+  /** Of each input and output of the graph. */
+  readonly inputs: readonly (PartedValue | PartedNumber)[]
+  readonly outputs: readonly PartedValue[]
+  /** What the first node reads, for all parts: where nodes are measured, there is one. */
+  readonly operands: readonly ValueType[]
+  /** As {@link workOf} counts it. */
+  readonly work: number
+}
+
+/** Where a value of a part lies. */
+export interface PartedValue {
+  readonly tensor: string
+  /** Whether each part reads all of it. */
+  readonly isWhole: boolean
+}
+
+/** A whole number that each part has of its own. */
+export interface PartedNumber {
+  readonly numbers: readonly number[]
+}
+
+/** Multiply-adds that a processor does in the time of an operation on vectors. */
+const PRODUCTS_PER_OPERATION = 16
+
+export const multiplyAddsOf = ({ op, inputs, outputs }: OnnxNode, body: StepBody): number => {
+  const typesOf = (names: readonly string[]) => names.map(name => body.typeOf(name))
+  return costOfNode(op, typesOf(inputs), typesOf(outputs)).multiplyAdds
+}
+
+/** Operations on vectors, as a task's work counts them. */
+export const operationsOf = (node: OnnxNode, body: StepBody): number =>
+  multiplyAddsOf(node, body) / PRODUCTS_PER_OPERATION + body.sizeOf(node.outputs[0]!)
+
+/** Values of which each part lies by itself, not as rows of a matrix but as columns, and how many parts they have. */
+export interface ByColumns {
+  readonly names: ReadonlySet<string>
+  readonly parts: number
+}
+
+/** How some nodes run in parts. */
+export interface Partition {
+  readonly parts: number
+  /** Of each node; in a single part each input is one. */
+  readonly rolesOf: (node: OnnxNode) => readonly Role[]
+  /** Undefined: there are none. */
+  readonly byColumns?: ByColumns
+}
+
+/** The graph of one part of some nodes, in their order. `isRead`: whether a value is read beyond them. */
+export function partedGraph(
+  body: StepBody,
+  nodes: readonly OnnxNode[],
+  partition: Partition,
+  isRead: (name: string) => boolean,
+): PartedGraph {
+  const part = new Part(body, nodes, partition)
+  const outputs = nodes.flatMap(node => node.outputs).filter(isRead)
+  const inputs = [...part.inputs.values()]
+  const main = nodes.find(isProduct) ?? nodes[0]!
+  return {
+    name: main.name ?? '',
+    op: main.op,
+    parts: partition.parts,
+    graph: {
+      name: 'part',
+      nodes: part.nodes,
+      initializers: [...part.initializers].map(([name, tensor]) => ({ name, tensor })),
+      inputs: inputs.map(({ info }) => info),
+      outputs: outputs.map(name => part.outputOf(name)),
+    },
+    inputs: inputs.map(({ value }) => value),
+    outputs: outputs.map(tensor => ({ tensor, isWhole: false })),
+    operands: nodes[0]!.inputs.filter(name => name !== '').map(name => body.typeOf(name)),
+    work: Math.round(nodes.reduce((sum, node) => sum + operationsOf(node, body), 0)),
+  }
+}
+
+interface PartInput {
+  readonly value: PartedValue | PartedNumber
+  readonly info: ValueInfo
+}
+
+class Part {
+  readonly nodes: OnnxNode[] = []
+  readonly initializers = new Map<string, HostTensor>()
+  readonly inputs = new Map<string, PartInput>()
+  readonly #body: StepBody
+  readonly #own: ReadonlySet<OnnxNode>
+  readonly #parts: number
+  readonly #byColumns: ByColumns | undefined
+  /** What is an input, a constant or a value of nodes already. */
+  readonly #known = new Set<string>()
+
+  constructor(body: StepBody, nodes: readonly OnnxNode[], { parts, rolesOf, byColumns }: Partition) {
+    this.#body = body
+    this.#own = new Set(nodes)
+    this.#parts = parts
+    this.#byColumns = byColumns
+    for (const node of nodes) {
+      const roles = rolesOf(node)
+      const inputs = node.inputs.map((name, i) => (name === '' ? '' : this.#named(name, roles[i]!)))
+      this.nodes.push({ ...node, inputs, outputs: node.outputs.map(name => name && partOf(name)) })
+    }
+  }
+
+  outputOf(name: string): ValueInfo {
+    const { dtype, shape } = this.#body.typeOf(name)
+    const own = this.#byColumns?.names.has(name)
+      ? shapeOfPart(shape.toReversed(), this.#parts).toReversed()
+      : shapeOfPart(shape, this.#parts)
+    return { name: partOf(name), dtype, shape: own }
+  }
+
+  /** A value as the part's nodes read it. */
+  #named(name: string, role: Role): string {
+    const known = role === 'whole' ? name : `${name}/${role}`
+    if (this.#known.has(known)) return known
+    this.#known.add(known)
+    const base = this.#body.baseOf(name)
+    const { shape } = this.#body.typeOf(name)
+    const constant = this.#body.constant(name)
+    const producer = this.#body.producerOf(base)
+    if (constant) this.initializers.set(known, role === 'whole' ? constant : firstPart(constant, this.#parts))
+    else if (producer && this.#own.has(producer)) {
+      if (role !== 'part') throw new Error(`${base}: made in parts, and read otherwise`)
+      if (base !== name) this.#reshape(partOf(base), shapeOfPart(shape, this.#parts), known)
+    } else if (role === 'columns') {
+      const [, columns] = shape as [number, number]
+      this.#slice(this.#named(name, 'whole'), 1, columns, known)
+    } else if (this.#byColumns?.names.has(base)) this.#gatherColumns(base, role, known)
+    else
+      this.#input(known, base, role === 'whole', role === 'whole' ? shape : shapeOfPart(shape, this.#parts))
+    return known
+  }
+
+  #input(name: string, tensor: string, isWhole: boolean, shape: Shape): void {
+    const { dtype } = this.#body.typeOf(tensor)
+    this.inputs.set(name, { value: { tensor, isWhole }, info: { name, dtype, shape } })
+  }
+
+  /** Rows of a matrix whose columns lie in parts. */
+  #gatherColumns(name: string, role: Role, known: string): void {
+    const { parts } = this.#byColumns!
+    const [rows, columns] = this.#body.typeOf(name).shape as [number, number]
+    const all = `${known}/by columns`
+    this.#input(all, name, true, [parts, rows, columns / parts])
+    const own = role === 'part' && this.#parts > 1 ? `${known}/rows` : all
+    if (own !== all) this.#slice(all, 1, rows, own)
+    const turned = `${known}/turned`
+    this.nodes.push({
+      op: 'Transpose',
+      inputs: [own],
+      outputs: [turned],
+      attributes: { perm: { ints: [1, 0, 2] } },
+    })
+    this.#reshape(turned, [rows / (own === all ? 1 : this.#parts), columns], known)
+  }
+
+  /** The part's own of an axis of so many elements. */
+  #slice(from: string, axis: number, extent: number, to: string): void {
+    const bounds = ['first', 'last'].map((bound, at) => {
+      const name = `${bound} of ${extent}`
+      const numbers = Array.from({ length: this.#parts }, (_, part) => ((part + at) * extent) / this.#parts)
+      this.inputs.set(name, { value: { numbers }, info: { name, dtype: 'int64', shape: [1] } })
+      return name
+    })
+    const axes = `axis ${axis}`
+    this.initializers.set(axes, hostTensor('int64', [1], [axis]))
+    this.nodes.push({ op: 'Slice', inputs: [from, ...bounds, axes], outputs: [to], attributes: {} })
+  }
+
+  #reshape(from: string, shape: Shape, to: string): void {
+    this.initializers.set(`${to}/shape`, hostTensor('int64', [shape.length], shape))
+    this.nodes.push({ op: 'Reshape', inputs: [from, `${to}/shape`], outputs: [to], attributes: {} })
+  }
+}
+
+const partOf = (name: string): string => `${name}/part`
+
+function shapeOfPart(shape: Shape, parts: number): Shape {
+  const [first, ...others] = shape
+  return parts === 1 ? shape : [first! / parts, ...others]
+}
+
+function firstPart({ dtype, shape, data }: HostTensor, parts: number): HostTensor {
+  const length = data.length / parts
+  return { dtype, shape: shapeOfPart(shape, parts), data: data.slice(0, length) } as HostTensor
+}

@@ -1,0 +1,88 @@
+/** Nodes whose value falls into parts along its first axis, each of which comes of the same part of what they read. */
+import { intOf, intsOf } from '../../onnx/attributes.ts'
+import type { OnnxNode } from '../../onnx/model.ts'
+import { normalizeAxis } from '../../util/broadcast.ts'
+import { type HostTensor, type Shape, toNumbers } from '../../util/host-tensor.ts'
+import { isElementwise } from './kernel.ts'
+import type { StepBody } from './step-body.ts'
+import { isProduct } from './weights.ts'
+
+/** What of an input parts of a node's value come of: parts along its first axis, or its second, or all of it. */
+export type Role = 'part' | 'columns' | 'whole'
+
+/** Operators that go element by element and that no kernel has. */
+const others: ReadonlySet<string> = new Set(['Cast', 'Equal', 'Exp', 'Log', 'Sigmoid', 'Tanh', 'Where'])
+
+/** For each input; undefined where the node's value is not made part by part. */
+export function rolesOf(node: OnnxNode, body: StepBody): readonly Role[] | undefined {
+  const { outputs, inputs } = node
+  const isPlain = outputs.length === 1 && inputs.every(name => name !== '') && !body.isAlias(node)
+  if (!isPlain || !body.isOfOneShape(outputs[0]!)) return undefined
+  const roles = rolesByOperator(node, body)
+  return roles?.every((role, i) => canBe(inputs[i]!, role, body)) ? roles : undefined
+}
+
+/** Constants are the same in each part. */
+function canBe(name: string, role: Role, body: StepBody): boolean {
+  const constant = body.constant(name)
+  return constant ? role === 'whole' || (role === 'part' && isUniform(constant)) : body.isOfOneShape(name)
+}
+
+/** Whether all slices of a constant along its first axis are equal. */
+function isUniform({ shape, data }: HostTensor): boolean {
+  const rows = shape[0] ?? 1
+  const size = data.length / rows
+  return Array.from(data as ArrayLike<unknown>).every((value, i) => value === data[i % size])
+}
+
+function rolesByOperator(node: OnnxNode, body: StepBody): readonly Role[] | undefined {
+  const { op, inputs, attributes } = node
+  const { shape } = body.typeOf(node.outputs[0]!)
+  const shapes = inputs.map(name => body.typeOf(name).shape)
+  const axisOf = (axis: number) => normalizeAxis(op, axis, shapes[0]!.length)
+  if (isProduct(node)) {
+    const { transA, transBatchA, transBatchB } = attributes
+    const isPlain = intOf(transBatchA, 0) === 0 && intOf(transBatchB, 0) === 0
+    if (!isPlain) return undefined
+    if (shape.length > 2) return broadcastRoles(shape, shapes)
+    if (shape.length < 2 || shapes[0]!.length > 2) return undefined
+    const isBias = ([first, ...others]: Shape) => others.length === 0 || first === 1
+    const left = intOf(transA, 0) === 0 ? 'part' : 'columns'
+    return shapes.map((own, i) => (i === 0 ? left : i === 1 || isBias(own) ? 'whole' : 'part'))
+  }
+  switch (op) {
+    case 'Softmax':
+    case 'LogSoftmax':
+    case 'ArgMax':
+      return axisOf(intOf(attributes.axis, op === 'ArgMax' ? 0 : -1)) > 0 ? ['part'] : undefined
+    case 'Transpose':
+      return intsOf(attributes.perm)?.[0] === 0 ? ['part'] : undefined
+    case 'Concat':
+      return axisOf(intOf(attributes.axis, 0)) > 0 ? inputs.map(() => 'part') : undefined
+    case 'ReduceSum': {
+      const axes = body.constant(inputs[1] ?? '')
+      return axes && toNumbers(axes).every(axis => axisOf(axis) > 0) ? ['part', 'whole'] : undefined
+    }
+    default:
+      return (isElementwise(node) && op !== 'Reshape' && op !== 'Identity') || others.has(op)
+        ? broadcastRoles(shape, shapes)
+        : undefined
+  }
+}
+
+/**
+ * The roles of what a product reads whose rows each come of all of the left matrix and a part of the right one, which
+ * is transposed, so that parts of the product are columns; undefined where a node is none.
+ */
+export function rolesByColumns(node: OnnxNode, body: StepBody): readonly Role[] | undefined {
+  const { inputs, outputs, attributes } = node
+  const { transA, transB } = attributes
+  const isTurned = isProduct(node) && intOf(transB, 0) === 1 && intOf(transA, 0) === 0
+  const types = [...inputs, ...outputs].map(name => body.typeOf(name))
+  const isPlain = inputs.length === 2 && types.every(({ shape }) => shape.length === 2)
+  return isTurned && isPlain ? ['whole', 'part'] : undefined
+}
+
+function broadcastRoles(shape: Shape, shapes: readonly Shape[]): Role[] {
+  return shapes.map(own => (own.length === shape.length && own[0] !== 1 ? 'part' : 'whole'))
+}

@@ -1,0 +1,224 @@
+/** Steps that threads share by rows of the minibatch, against ONNX Runtime running the whole loop. */
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { compileEvaluation } from '../src/compile/evaluate-program.ts'
+import { compileTraining, type TrainProgram } from '../src/compile/train-program.ts'
+import type { Layer } from '../src/nn/layer.ts'
+import { conv2d } from '../src/nn/layers/convolution.ts'
+import { dense, dropout, flatten, rescaling } from '../src/nn/layers/core.ts'
+import { batchNormalization } from '../src/nn/layers/normalization.ts'
+import { crossEntropy } from '../src/nn/losses.ts'
+import { sequential } from '../src/nn/model.ts'
+import { adam, adamW, type Optimizer, sgd } from '../src/nn/optimizers.ts'
+import { l1, l2 } from '../src/nn/regularizers.ts'
+import { decodeModel } from '../src/onnx/decode.ts'
+import type { Loader } from '../src/runtime/loaded-program.ts'
+import type { PartedGraph } from '../src/runtime/steps/parted-graph.ts'
+import { planSteps, type StepPlan } from '../src/runtime/steps/plan.ts'
+import { isParted } from '../src/runtime/steps/task.ts'
+import { architectureNamed } from '../src/zoo/index.ts'
+import { expectSame, resultsOf, stepped, whole } from './step-runs.ts'
+import { feedsOf, initialState, noise } from './train-with.ts'
+
+const ROWS = 64
+const SIZE = [28, 28, 1] as const
+const CLASSES = 5
+/** Of the largest value, after some steps. */
+const ROUNDING = 2e-5
+
+const perceptron = (hidden: readonly Layer[]) =>
+  sequential(
+    [
+      rescaling({ scale: 1 / 255, offset: -0.5 }),
+      flatten(),
+      ...hidden,
+      dense({ units: CLASSES, name: 'logits' }),
+    ],
+    { input: SIZE, name: 'perceptron' },
+  )
+
+const training = (hidden: readonly Layer[], optimizer: Optimizer = sgd({ momentum: 0.9 }), batchSize = 32) =>
+  compileTraining({ model: perceptron(hidden), loss: crossEntropy(), optimizer, batchSize })
+
+const trained = (load: Loader, program: TrainProgram, size: readonly [number, number, number] = SIZE) =>
+  resultsOf(load, program.bytes, {
+    ...noise(ROWS, size, CLASSES),
+    ...initialState(program),
+    ...feedsOf(program, 0, 4, 0.005, ROWS),
+  })
+
+const planOf = (bytes: Uint8Array, threads = 2, isMeasured = false): StepPlan =>
+  planSteps(decodeModel(bytes), { threads, isMeasured })!
+
+/** The graphs of each stage: what they are named after, how many parts they have, and their operators. */
+function graphsOf({ phases }: StepPlan): PartedGraph[][] {
+  const stages = phases.flatMap(phase => ('stages' in phase ? phase.stages : []))
+  return stages.map(tasks => tasks.filter(isParted))
+}
+
+const opsOf = ({ graph }: PartedGraph): string[] => graph.nodes.map(({ op }) => op)
+
+describe('bassas/mlp-3', () => {
+  const model = architectureNamed('bassas/mlp-3').build([28, 28, 1], 10)
+  const program = compileTraining({ model, loss: crossEntropy(), optimizer: adam(), batchSize: 32 })
+
+  test('is one phase of tasks after what takes the minibatch', () => {
+    const plan = planOf(program.bytes)
+    expect(plan.isSmall).toBe(true)
+    expect(plan.phases.map(phase => ('graph' in phase ? 'graph' : 'stages'))).toEqual(['graph', 'stages'])
+    const [pixels, first, rest, gradients] = graphsOf(plan)
+    expect(pixels!.map(({ parts }) => parts)).toEqual([2])
+    // Columns of the first product, of all images; rows of the rest, forward and backward.
+    expect(first!.map(graph => [graph.name, graph.parts, opsOf(graph)])).toEqual([
+      ['forward/hidden1/Gemm_10', 2, ['Gemm']],
+    ])
+    expect(first![0]!.graph.outputs.map(({ shape }) => shape)).toEqual([[32, 64]])
+    expect(rest!.map(({ parts }) => parts)).toEqual([2])
+    expect(opsOf(rest![0]!).filter(op => op === 'MatMul' || op === 'Gemm')).toHaveLength(6)
+    // The largest gradient in parts, the others each by one thread.
+    expect(gradients!.map(({ parts }) => parts)).toEqual([2, 1, 1, 1, 1])
+    expect(gradients!.map(graph => opsOf(graph).length)).toEqual([2, 1, 1, 7, 5])
+  })
+
+  test('is run by threads that share each node where its images do not fall into parts', () => {
+    const odd = compileTraining({ model, loss: crossEntropy(), optimizer: adam(), batchSize: 31 })
+    expect(planOf(odd.bytes).isSmall).toBe(false)
+    expect(planOf(program.bytes, 1).isSmall).toBe(false)
+    expect(graphsOf(planOf(program.bytes, 3))[0]!.map(({ parts }) => parts)).toEqual([2])
+    expect(graphsOf(planOf(program.bytes, 4))[0]!.map(({ parts }) => parts)).toEqual([4])
+  })
+
+  test('has each node by itself where nodes are measured', () => {
+    const graphs = graphsOf(planOf(program.bytes, 2, true)).flat()
+    const names = new Set(graphs.map(({ name }) => name))
+    expect(names.size).toBe(graphs.length)
+    expect(graphs.find(({ name }) => name === 'forward/hidden1/Add_12')).toMatchObject({
+      op: 'Add',
+      parts: 2,
+    })
+  })
+
+  test('of other kinds of networks is none', () => {
+    const wang = architectureNamed('wang/cnn').build([28, 28, 1], 10)
+    const { bytes } = compileTraining({ model: wang, loss: crossEntropy(), optimizer: adam(), batchSize: 32 })
+    expect(planOf(bytes).isSmall).toBe(false)
+  })
+})
+
+const networks: Readonly<Record<string, TrainProgram>> = {
+  'a hidden layer': training([dense({ units: 64, activation: 'relu' })]),
+  'units of other kinds': training([
+    dense({ units: 40, activation: 'tanh' }),
+    dense({ units: 36, activation: 'sigmoid' }),
+    dense({ units: 32, activation: 'leakyRelu' }),
+    dense({ units: 32, activation: 'softmax' }),
+  ]),
+  'dropout and batch normalization': training([
+    dense({ units: 48, activation: 'relu' }),
+    batchNormalization({ momentum: 0.5 }),
+    dropout(0.3),
+    dense({ units: 32, activation: 'elu' }),
+  ]),
+  'penalties and gradients clipped as a whole': training(
+    [
+      dense({ units: 64, activation: 'relu', kernelRegularizer: l2(1e-2) }),
+      dense({ units: 32, activation: 'relu', kernelRegularizer: l1(1e-3) }),
+    ],
+    adamW({ weightDecay: 0.1, globalClipNorm: 0.5 }),
+  ),
+  'gradients clipped each': training([dense({ units: 64, activation: 'relu' })], adam({ clipNorm: 0.1 })),
+  'without hidden layers': training([dense({ units: 128 })], sgd(), 32),
+}
+
+describe('the same up to rounding, on any number of threads', () => {
+  test.for(Object.entries(networks))('%s', async ([, program]) => {
+    expect(planOf(program.bytes).isSmall).toBe(true)
+    const expected = await trained(whole[1], program)
+    for (const threads of [2, 3] as const)
+      expectSame(await trained(stepped[threads], program), expected, ROUNDING)
+  })
+
+  test('a small convolutional network', async () => {
+    const size = [8, 8, 1] as const
+    const model = sequential(
+      [
+        rescaling({ scale: 1 / 255 }),
+        conv2d({ filters: 4, kernelSize: 3, activation: 'relu' }),
+        flatten(),
+        dense({ units: 64, activation: 'relu' }),
+        dense({ units: CLASSES }),
+      ],
+      { input: size, name: 'small' },
+    )
+    const program = compileTraining({ model, loss: crossEntropy(), optimizer: adam(), batchSize: 16 })
+    const expected = await trained(whole[1], program, size)
+    expectSame(await trained(stepped[2], program, size), expected, ROUNDING)
+  })
+
+  test('any perceptron', async () => {
+    const layer = fc.record({
+      units: fc.integer({ min: 20, max: 150 }),
+      activation: fc.constantFrom('relu', 'tanh', 'linear', 'leakyRelu'),
+      normalized: fc.boolean(),
+    })
+    const networksOf = fc.record({
+      layers: fc.array(layer, { minLength: 1, maxLength: 3 }),
+      batchSize: fc.constantFrom(8, 12, 16, 24, 32, 36),
+    })
+    let small = 0
+    await fc.assert(
+      fc.asyncProperty(networksOf, async ({ layers, batchSize }) => {
+        const hidden = layers.flatMap(({ units, activation, normalized }) => [
+          dense({ units, activation } as Parameters<typeof dense>[0]),
+          ...(normalized ? [batchNormalization()] : []),
+        ])
+        const program = training(hidden, sgd({ momentum: 0.9 }), batchSize)
+        if (planOf(program.bytes).isSmall) small++
+        expectSame(await trained(stepped[2], program), await trained(whole[1], program), ROUNDING)
+      }),
+      { numRuns: 30, seed: 4 },
+    )
+    expect(small).toBeGreaterThan(10)
+  })
+
+  test('an evaluation', async () => {
+    const model = architectureNamed('bassas/mlp-3').build(SIZE, CLASSES)
+    const batch = 32
+    const { bytes } = compileEvaluation(model, crossEntropy(), batch)
+    expect(planOf(bytes).isSmall).toBe(true)
+    const state = initialState(
+      compileTraining({ model, loss: crossEntropy(), optimizer: sgd(), batchSize: batch }),
+    )
+    const { order, steps } = feedsOf(
+      { batchSize: batch, randomKeys: [], scalars: () => [0] } as never,
+      0,
+      2,
+      0,
+      ROWS,
+    )
+    const taken = decodeModel(bytes).graph.inputs.map(({ name }) => name)
+    const all = { ...noise(ROWS, SIZE, CLASSES), ...state, order, steps }
+    const inputs = Object.fromEntries(Object.entries(all).filter(([name]) => taken.includes(name)))
+    const expected = await resultsOf(whole[1], bytes, inputs)
+    expectSame(await resultsOf(stepped[2], bytes, inputs), expected, ROUNDING)
+  })
+})
+
+test('what parts have of their own stays where it is while memory is tidied up', async () => {
+  const program = networks['a hidden layer']!
+  const loaded = await stepped[2](program.bytes, undefined)
+  const inputs = () => ({
+    ...noise(ROWS, SIZE, CLASSES),
+    ...initialState(program),
+    ...feedsOf(program, 0, 4, 0.005, ROWS),
+  })
+  const sums: number[] = []
+  for (let i = 0; i < 20; i++) {
+    // Young objects that live on for a while, so that the collector moves those beside them.
+    const held = Array.from({ length: 50_000 }, (_, n) => BigInt64Array.of(BigInt(n)))
+    const { loss } = await loaded.run(inputs())
+    sums.push(Array.from(loss!.data as Float32Array).reduce((sum, value) => sum + value, 0) + 0 * held.length)
+  }
+  await loaded.release()
+  expect(new Set(sums).size).toBe(1)
+})
