@@ -16,7 +16,8 @@ import { penalty } from './regularizers.ts'
 
 /**
  * Parameters of at most so many values are updated together, as one vector: a step then runs an optimizer's
- * ops once for all biases, instead of once for each.
+ * ops once for all biases, instead of once for each. To join larger ones and take them apart again costs more, where
+ * a kernel updates each in one pass.
  */
 export const SMALL_PARAMETER = 8192
 

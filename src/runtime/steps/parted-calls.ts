@@ -5,7 +5,7 @@ import { fixedArray } from './memory.ts'
 import type { NativeCall, NativeCalls } from './native-calls.ts'
 import type { NativeBinding, NativeRuntime } from './onnxruntime.ts'
 import type { PartedGraph, PartedNumber, PartedValue } from './parted-graph.ts'
-import type { Sessions } from './sessions.ts'
+import type { Sessions, SharedSession } from './sessions.ts'
 import { isParted, type Task } from './task.ts'
 
 export class PartedCalls {
@@ -13,18 +13,26 @@ export class PartedCalls {
   readonly calls: NativeCalls | undefined
   readonly #bindings: NativeBinding[] = []
 
-  /** @param tensors what the tasks read and write */
+  /**
+   * @param copies of sessions, for threads that are to run short graphs at once
+   * @param tensors what the tasks read and write
+   */
   constructor(
     runtime: NativeRuntime,
     sessions: Sessions,
-    threads: number,
+    copies: number,
     tasks: readonly Task[],
     tensors: Tensors,
   ) {
     const parts = new Map<number, NativeCall[]>()
     try {
       for (const [i, task] of tasks.entries())
-        if (isParted(task)) parts.set(i, this.#callsOf(task, sessions, threads, tensors))
+        if (isParted(task)) {
+          // A task of one part has another copy than its neighbours, which may be alike.
+          const numbers = Array.from({ length: Math.min(copies, task.parts) }, (_, n) => (i + n) % copies)
+          const alike = numbers.map(copy => sessions.shared(task.graph, 1, copy))
+          parts.set(i, this.#callsOf(task, alike, tensors))
+        }
     } catch (error) {
       this.release()
       throw error
@@ -34,11 +42,10 @@ export class PartedCalls {
 
   #callsOf(
     { graph, parts, inputs, outputs }: PartedGraph,
-    sessions: Sessions,
-    threads: number,
+    alike: readonly SharedSession[],
     tensors: Tensors,
   ): NativeCall[] {
-    const { names } = sessions.shared(graph, 1)
+    const { names } = alike[0]!
     const tensorOf = (value: PartedValue | PartedNumber, part: number): Omit<HostTensor, 'shape'> => {
       if ('numbers' in value) {
         const data = fixedArray('int64', 1) as BigInt64Array
@@ -60,7 +67,7 @@ export class PartedCalls {
         }),
       )
     return Array.from({ length: parts }, (_, part) => {
-      const { session } = sessions.shared(graph, 1, Math.floor((part * threads) / parts))
+      const { session } = alike[Math.floor((part * alike.length) / parts)]!
       const binding = session.bind(bound(graph.inputs, inputs, part), bound(graph.outputs, outputs, part))
       this.#bindings.push(binding)
       return binding.call

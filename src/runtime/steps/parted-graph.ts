@@ -38,6 +38,8 @@ export interface PartedNumber {
 
 /** Multiply-adds that a processor does in the time of an operation on vectors. */
 const PRODUCTS_PER_OPERATION = 16
+/** What a node takes beside its own operations: half a microsecond. */
+export const NODE_OPERATIONS = 2_000
 
 export const multiplyAddsOf = ({ op, inputs, outputs }: OnnxNode, body: StepBody): number => {
   const typesOf = (names: readonly string[]) => names.map(name => body.typeOf(name))
@@ -45,22 +47,24 @@ export const multiplyAddsOf = ({ op, inputs, outputs }: OnnxNode, body: StepBody
 }
 
 /** Operations on vectors, as a task's work counts them. */
-export const operationsOf = (node: OnnxNode, body: StepBody): number =>
-  multiplyAddsOf(node, body) / PRODUCTS_PER_OPERATION + body.sizeOf(node.outputs[0]!)
-
-/** Values of which each part lies by itself, not as rows of a matrix but as columns, and how many parts they have. */
-export interface ByColumns {
-  readonly names: ReadonlySet<string>
-  readonly parts: number
+export function operationsOf(node: OnnxNode, body: StepBody): number {
+  const counted = isReduction(node) ? node.inputs.slice(0, 1) : node.outputs.filter(name => name !== '')
+  const values = counted.reduce((sum, name) => sum + body.sizeOf(name), 0)
+  return multiplyAddsOf(node, body) / PRODUCTS_PER_OPERATION + values
 }
+
+const isReduction = ({ op }: OnnxNode): boolean => op.startsWith('Reduce') || op === 'ArgMax'
 
 /** How some nodes run in parts. */
 export interface Partition {
   readonly parts: number
   /** Of each node; in a single part each input is one. */
   readonly rolesOf: (node: OnnxNode) => readonly Role[]
-  /** Undefined: there are none. */
-  readonly byColumns?: ByColumns
+  /**
+   * Values that are made and lie transposed, each by a product of a left matrix and a transposed right one; none by
+   * default.
+   */
+  readonly transposed?: ReadonlySet<string>
 }
 
 /** The graph of one part of some nodes, in their order. `isRead`: whether a value is read beyond them. */
@@ -70,6 +74,7 @@ export function partedGraph(
   partition: Partition,
   isRead: (name: string) => boolean,
 ): PartedGraph {
+  const { parts } = partition
   const part = new Part(body, nodes, partition)
   const outputs = nodes.flatMap(node => node.outputs).filter(isRead)
   const inputs = [...part.inputs.values()]
@@ -77,7 +82,7 @@ export function partedGraph(
   return {
     name: main.name ?? '',
     op: main.op,
-    parts: partition.parts,
+    parts,
     graph: {
       name: 'part',
       nodes: part.nodes,
@@ -88,7 +93,12 @@ export function partedGraph(
     inputs: inputs.map(({ value }) => value),
     outputs: outputs.map(tensor => ({ tensor, isWhole: false })),
     operands: nodes[0]!.inputs.filter(name => name !== '').map(name => body.typeOf(name)),
-    work: Math.round(nodes.reduce((sum, node) => sum + operationsOf(node, body), 0)),
+    work: Math.round(
+      nodes.reduce(
+        (sum, node) => sum + operationsOf(node, body),
+        part.nodes.length * parts * NODE_OPERATIONS,
+      ),
+    ),
   }
 }
 
@@ -104,28 +114,27 @@ class Part {
   readonly #body: StepBody
   readonly #own: ReadonlySet<OnnxNode>
   readonly #parts: number
-  readonly #byColumns: ByColumns | undefined
+  readonly #transposed: ReadonlySet<string>
   /** What is an input, a constant or a value of nodes already. */
   readonly #known = new Set<string>()
 
-  constructor(body: StepBody, nodes: readonly OnnxNode[], { parts, rolesOf, byColumns }: Partition) {
+  constructor(body: StepBody, nodes: readonly OnnxNode[], { parts, rolesOf, transposed }: Partition) {
     this.#body = body
     this.#own = new Set(nodes)
     this.#parts = parts
-    this.#byColumns = byColumns
+    this.#transposed = transposed ?? new Set()
     for (const node of nodes) {
       const roles = rolesOf(node)
       const inputs = node.inputs.map((name, i) => (name === '' ? '' : this.#named(name, roles[i]!)))
+      if (this.#transposed.has(node.outputs[0]!)) inputs.reverse()
       this.nodes.push({ ...node, inputs, outputs: node.outputs.map(name => name && partOf(name)) })
     }
   }
 
   outputOf(name: string): ValueInfo {
     const { dtype, shape } = this.#body.typeOf(name)
-    const own = this.#byColumns?.names.has(name)
-      ? shapeOfPart(shape.toReversed(), this.#parts).toReversed()
-      : shapeOfPart(shape, this.#parts)
-    return { name: partOf(name), dtype, shape: own }
+    const whole = this.#transposed.has(name) ? shape.toReversed() : shape
+    return { name: partOf(name), dtype, shape: shapeOfPart(whole, this.#parts) }
   }
 
   /** A value as the part's nodes read it. */
@@ -144,7 +153,7 @@ class Part {
     } else if (role === 'columns') {
       const [, columns] = shape as [number, number]
       this.#slice(this.#named(name, 'whole'), 1, columns, known)
-    } else if (this.#byColumns?.names.has(base)) this.#gatherColumns(base, role, known)
+    } else if (this.#transposed.has(base)) this.#turn(base, role, known)
     else
       this.#input(known, base, role === 'whole', role === 'whole' ? shape : shapeOfPart(shape, this.#parts))
     return known
@@ -155,22 +164,15 @@ class Part {
     this.inputs.set(name, { value: { tensor, isWhole }, info: { name, dtype, shape } })
   }
 
-  /** Rows of a matrix whose columns lie in parts. */
-  #gatherColumns(name: string, role: Role, known: string): void {
-    const { parts } = this.#byColumns!
-    const [rows, columns] = this.#body.typeOf(name).shape as [number, number]
-    const all = `${known}/by columns`
-    this.#input(all, name, true, [parts, rows, columns / parts])
-    const own = role === 'part' && this.#parts > 1 ? `${known}/rows` : all
-    if (own !== all) this.#slice(all, 1, rows, own)
-    const turned = `${known}/turned`
-    this.nodes.push({
-      op: 'Transpose',
-      inputs: [own],
-      outputs: [turned],
-      attributes: { perm: { ints: [1, 0, 2] } },
-    })
-    this.#reshape(turned, [rows / (own === all ? 1 : this.#parts), columns], known)
+  /** Rows of a matrix that lies transposed. */
+  #turn(name: string, role: Role, known: string): void {
+    const { shape } = this.#body.typeOf(name)
+    const whole = `${known}/transposed`
+    const own = role === 'part' && this.#parts > 1 ? `${whole}/columns` : whole
+    this.#input(whole, name, true, shape.toReversed())
+    if (own !== whole) this.#slice(whole, 1, shape[0]!, own)
+    const attributes = { perm: { ints: [1, 0] } }
+    this.nodes.push({ op: 'Transpose', inputs: [own], outputs: [known], attributes })
   }
 
   /** The part's own of an axis of so many elements. */

@@ -6,15 +6,15 @@
  */
 import type { OnnxNode } from '../../onnx/model.ts'
 import type { Shape } from '../../util/host-tensor.ts'
-import { LANES } from './access.ts'
 import { multiplyAddsOf } from './parted-graph.ts'
-import { type Role, rolesOf } from './roles.ts'
+import { isAligned, type Role, rolesOf } from './roles.ts'
 import { MOST_THREADS } from './share.ts'
 import { joinedByNames, type StepBody } from './step-body.ts'
 import { isProduct } from './weights.ts'
 
 /** Multiply-adds below which a part is not worth a run of its own: a run costs some microseconds. */
 const LEAST_PART = 2_000_000
+
 /** Which nodes fall into parts, and how many. */
 export class Parting {
   readonly #body: StepBody
@@ -83,10 +83,9 @@ export class Parting {
 
   /** Whether the value of a node, and what it reads part by part, fall into so many parts. */
   fallsInto(node: OnnxNode, parts: number): boolean {
-    // ONNX Runtime begins some sums at the next multiple of 16 bytes: parts must not differ in their bits by that.
-    const isAligned = (name: string) => (this.#body.sizeOf(name) / parts) % LANES === 0
     const isWhole = this.#shapeOf(node)[0]! % parts === 0
-    return isWhole && [...node.outputs, ...this.partsRead(node)].every(isAligned)
+    const values = [...node.outputs, ...this.partsRead(node)]
+    return isWhole && values.every(name => isAligned(name, parts, this.#body))
   }
 
   /** For each input; undefined where the node's value is not made part by part. */

@@ -252,9 +252,7 @@ class Schedule {
   #tasksOf({ groups, drafts }: Stage): Task[] {
     const graphs = drafts.map(({ nodes, parts }) => {
       const own = new Set(nodes)
-      const isRead = (name: string) =>
-        this.#body.isAmong(this.#needed, name) ||
-        this.#body.realReadersOf(name).some(reader => !own.has(reader))
+      const isRead = (name: string) => this.#body.isReadBeyond(name, own, this.#needed)
       return partedGraph(this.#body, nodes, { parts, rolesOf: node => this.#parting.rolesOf(node)! }, isRead)
     })
     return [...groups.flatMap(({ built }) => built.kernels), ...graphs]

@@ -62,7 +62,7 @@ export interface StepPlan {
 }
 
 /**
- * The plan of a program; undefined where the program is no such loop, or has nothing for kernels.
+ * The plan of a program; undefined where the program is no such loop, or has nothing for tasks.
  *
  * @throws FoveaError at an operator whose shape is not known
  */

@@ -2,7 +2,7 @@
 import { intOf, intsOf } from '../../onnx/attributes.ts'
 import type { OnnxNode } from '../../onnx/model.ts'
 import { normalizeAxis } from '../../util/broadcast.ts'
-import { type HostTensor, type Shape, toNumbers } from '../../util/host-tensor.ts'
+import { bytesPerElement, type HostTensor, type Shape, sizeOf, toNumbers } from '../../util/host-tensor.ts'
 import { isElementwise } from './kernel.ts'
 import type { StepBody } from './step-body.ts'
 import { isProduct } from './weights.ts'
@@ -10,8 +10,21 @@ import { isProduct } from './weights.ts'
 /** What of an input parts of a node's value come of: parts along its first axis, or its second, or all of it. */
 export type Role = 'part' | 'columns' | 'whole'
 
-/** Operators that go element by element and that no kernel has. */
-const others: ReadonlySet<string> = new Set(['Cast', 'Equal', 'Exp', 'Log', 'Sigmoid', 'Tanh', 'Where'])
+/** Parts begin at multiples of so many bytes: the bits of ONNX Runtime's sums depend on where they begin. */
+const PART_BYTES = 16
+
+/** Operators that go element by element and that no kernel has: activations, random bits, labels. */
+const withoutKernel: ReadonlySet<string> = new Set([
+  ...['Elu', 'Erf', 'Exp', 'Log', 'Pow', 'Sigmoid', 'Softplus', 'Tanh'],
+  ...['BitShift', 'BitwiseXor', 'BitwiseAnd', 'Cos', 'Sin'],
+  ...['Cast', 'Equal', 'Greater', 'Less', 'Not', 'Where'],
+])
+
+/** Whether equal parts of a value's memory begin where they may. */
+export function isAligned(name: string, parts: number, body: StepBody): boolean {
+  const { dtype, shape } = body.typeOf(name)
+  return ((sizeOf(shape) * bytesPerElement[dtype]) / parts) % PART_BYTES === 0
+}
 
 /** For each input; undefined where the node's value is not made part by part. */
 export function rolesOf(node: OnnxNode, body: StepBody): readonly Role[] | undefined {
@@ -61,20 +74,21 @@ function rolesByOperator(node: OnnxNode, body: StepBody): readonly Role[] | unde
       return axisOf(intOf(attributes.axis, 0)) > 0 ? inputs.map(() => 'part') : undefined
     case 'ReduceSum': {
       const axes = body.constant(inputs[1] ?? '')
-      return axes && toNumbers(axes).every(axis => axisOf(axis) > 0) ? ['part', 'whole'] : undefined
+      const isWithin = axes && sizeOf(axes.shape) > 0 && toNumbers(axes).every(axis => axisOf(axis) > 0)
+      return isWithin ? ['part', 'whole'] : undefined
     }
     default:
-      return (isElementwise(node) && op !== 'Reshape' && op !== 'Identity') || others.has(op)
+      return (isElementwise(node) && op !== 'Reshape' && op !== 'Identity') || withoutKernel.has(op)
         ? broadcastRoles(shape, shapes)
         : undefined
   }
 }
 
 /**
- * The roles of what a product reads whose rows each come of all of the left matrix and a part of the right one, which
- * is transposed, so that parts of the product are columns; undefined where a node is none.
+ * The roles of what a product with a transposed right matrix reads where the product is made transposed; undefined
+ * where a node is none.
  */
-export function rolesByColumns(node: OnnxNode, body: StepBody): readonly Role[] | undefined {
+export function rolesTransposed(node: OnnxNode, body: StepBody): readonly Role[] | undefined {
   const { inputs, outputs, attributes } = node
   const { transA, transB } = attributes
   const isTurned = isProduct(node) && intOf(transB, 0) === 1 && intOf(transA, 0) === 0

@@ -27,6 +27,7 @@ export class Sessions {
     return this.#made(encodeModel({ ...this.#model, graph }), options)
   }
 
+  /** @param copy of several alike that are to run at once: calls of one wait for each other at its allocator */
   shared(graph: OnnxGraph, threads: number, copy = 0): SharedSession {
     const { renamed, names } = withPlainNames(graph)
     const bytes = encodeModel({ ...this.#model, graph: renamed })

@@ -3,11 +3,11 @@
  * minibatch go from the first node to the last by a thread of their own, and what is of all rows, such as gradients of
  * weights, is shared node by node: each is one thread's.
  */
+import { intOf } from '../../onnx/attributes.ts'
 import type { OnnxNode } from '../../onnx/model.ts'
-import { bytesPerElement, sizeOf } from '../../util/host-tensor.ts'
-import { operationsOf, type Partition, partedGraph } from './parted-graph.ts'
+import { NODE_OPERATIONS, operationsOf, type Partition, partedGraph } from './parted-graph.ts'
 import type { Crew, Phase } from './phases.ts'
-import { type Role, rolesByColumns, rolesOf } from './roles.ts'
+import { isAligned, type Role, rolesOf, rolesTransposed } from './roles.ts'
 import { MOST_THREADS } from './share.ts'
 import type { StepBody } from './step-body.ts'
 import { namesReadBy, namesWrittenBy, type Task } from './task.ts'
@@ -16,17 +16,18 @@ import { isProduct } from './weights.ts'
 
 /** Operations on vectors above which nodes are worth the threads' waiting for each other: about a millisecond's. */
 const MOST_OPERATIONS = 4_000_000
-/** Operations of nodes by rows below which threads would wait longer for each other than they save. */
-const LEAST_OPERATIONS = 60_000
-/** What a node takes beside its own operations: half a microsecond. */
-const NODE_OPERATIONS = 2_000
+/** Operations of products by rows below which threads would wait longer for each other than they save. */
+const LEAST_BY_ROWS = 60_000
+/** Operations of a node above which threads had better share it than leave it to one of them. */
+const MOST_OF_ONE = 100_000
+/** Rows of a part below which a product takes more time for what all parts read, the right matrix, than for its rows. */
+const LEAST_ROWS = 8
+/** Operations of a product over the minibatch, or of one that is made transposed, that is worth a pass to turn or cut a matrix. */
+const LEAST_TURNED = 60_000
 /** Tasks of less are run together: to run one takes two microseconds beside its nodes. */
 const LEAST_TASK = 15_000
 /** Tasks of more wait for each other before what reads all of them. */
 const MOST_JOINED = 50_000
-
-/** Parts begin at multiples of so many bytes: the bits of ONNX Runtime's sums depend on where they begin. */
-const PART_BYTES = 16
 
 /** Nodes that one thread runs. */
 interface Single {
@@ -36,20 +37,22 @@ interface Single {
 
 interface SmallStage {
   readonly kernels: Task[]
-  /** Nodes that run by rows of the minibatch, one list where they are not measured by themselves. */
-  readonly byRows: OnnxNode[][]
+  /** Nodes that run part by part, in one list where they are not measured by themselves. */
+  readonly inParts: OnnxNode[][]
   readonly singles: Single[]
 }
 
+/** Where a value is made. */
 interface Place {
   readonly stage: number
-  /** Undefined: its nodes run by rows, or it is of kernels. */
+  /** Whether it is made part by part, rows by rows: not where it lies transposed, nor by kernels. */
+  readonly isByRows: boolean
+  /** Undefined: it is not one thread's. */
   readonly single?: Single
-  readonly isByRows?: boolean
 }
 
-/** A node that a small step cannot run. */
-class TooLate extends Error {}
+/** Thrown where a node reads the data and what tasks make: it can come neither before them nor among them. */
+class BoundToData extends Error {}
 
 /**
  * The phases of a small step: what needs the data, on which all else waits, and one phase of tasks. Undefined where
@@ -68,22 +71,32 @@ export function smallStep(
     nodes.reduce((sum, node) => sum + operationsOf(node, body), 0)
   const all = operations(body.nodes.filter(node => !updates.has(node)))
   const nodes = phases.flatMap(phase => ('nodes' in phase ? phase.nodes : []))
-  if (all > MOST_OPERATIONS || crew.threads > MOST_THREADS || !nodes.every(isPlain)) return undefined
-  for (let parts = crew.threads; parts > 1; parts--) {
-    const step = new SmallStep(body, nodes, needed, crew, parts)
-    // Products over the minibatch fall into parts whether its images do or not.
-    const ofImages = nodes.filter(node => isProduct(node) && !step.rolesOf(node)?.includes('columns'))
-    const inParts = operations(ofImages.filter(node => step.rolesOf(node)))
-    if (inParts < Math.max(LEAST_OPERATIONS, operations(ofImages) / 2)) continue
-    try {
-      return step.phases(phases)
-    } catch (error) {
-      if (!(error instanceof TooLate)) throw error
-      return undefined
-    }
+  if (all > MOST_OPERATIONS || !nodes.every(isPlain)) return undefined
+  const products = nodes.filter(node => isProduct(node) && !isOverImages(node, body))
+  const isWorth = (step: SmallStep) => {
+    const inParts = (some: readonly OnnxNode[]) => operations(some.filter(node => step.rolesOf(node)))
+    const isLong = (node: OnnxNode) => !step.rolesOf(node) && operationsOf(node, body) > MOST_OF_ONE
+    const isMost = [products, nodes].every(some => 2 * inParts(some) >= operations(some))
+    return isMost && inParts(products) >= LEAST_BY_ROWS && !nodes.some(isLong)
   }
-  return undefined
+  const most = Math.min(crew.threads, MOST_THREADS)
+  const steps = Array.from({ length: most - 1 }, (_, i) => most - i)
+    .filter(parts => 2 * parts >= most)
+    .map(parts => new SmallStep(body, nodes, needed, crew, parts))
+    .filter(isWorth)
+  // Fewer parts that are of all products before more of some.
+  const step = steps.find(one => products.every(node => one.rolesOf(node))) ?? steps[0]
+  try {
+    return step?.arranged(phases)
+  } catch (error) {
+    if (!(error instanceof BoundToData)) throw error
+    return undefined
+  }
 }
+
+/** Whether the sums of a product go over the images of a minibatch, as those of the gradients of weights and biases do. */
+const isOverImages = ({ inputs, attributes }: OnnxNode, body: StepBody): boolean =>
+  intOf(attributes.transA, 0) === 1 || body.constant(inputs[0]!) !== undefined
 
 /** Whether a node reads nothing but its inputs. */
 const isPlain = ({ attributes }: OnnxNode): boolean =>
@@ -95,10 +108,8 @@ class SmallStep {
   readonly #isMeasured: boolean
   readonly #parts: number
   readonly #roles = new Map<OnnxNode, readonly Role[] | undefined>()
-  /** Products whose parts are columns. */
-  readonly #columns = new Set<string>()
-  /** What is no kernel's. */
-  readonly #nodes: ReadonlySet<OnnxNode>
+  /** Products that are made and lie transposed. */
+  readonly #transposed: ReadonlySet<string>
   readonly #first: OnnxNode[] = []
   readonly #stages: SmallStage[] = []
   /** Of values that tasks make. */
@@ -112,10 +123,13 @@ class SmallStep {
     parts: number,
   ) {
     this.#body = body
-    this.#nodes = new Set(nodes)
     this.#needed = needed
     this.#isMeasured = isMeasured
     this.#parts = parts
+    const all = new Set(nodes)
+    this.#transposed = new Set(
+      nodes.filter(node => this.#isTransposed(node, all)).map(node => node.outputs[0]!),
+    )
   }
 
   /** Of a node whose rows fall into the parts. */
@@ -126,42 +140,47 @@ class SmallStep {
 
   #findRoles(node: OnnxNode): readonly Role[] | undefined {
     if (!node.inputs.every(name => this.#isBound(name))) return undefined
-    if (this.#isByColumns(node)) {
-      this.#columns.add(node.outputs[0]!)
-      return rolesByColumns(node, this.#body)
-    }
+    if (this.#transposed.has(node.outputs[0]!)) return rolesTransposed(node, this.#body)
     const roles = rolesOf(node, this.#body)
-    // To take columns out of a matrix is a pass, and a call for each part.
-    if (roles?.includes('columns') && operationsOf(node, this.#body) < LEAST_OPERATIONS) return undefined
+    const isTooSmall = roles?.includes('columns')
+      ? operationsOf(node, this.#body) < LEAST_TURNED
+      : isProduct(node) && this.#rowsOf(node.outputs[0]!) < LEAST_ROWS
     const parted = [...node.outputs, ...node.inputs.filter((_, i) => roles?.[i] === 'part')]
-    const fallsIntoParts = (name: string) => {
-      const { dtype, shape } = this.#body.typeOf(name)
-      const bytes = (sizeOf(shape) * bytesPerElement[dtype]) / this.#parts
-      return (shape[0] ?? 1) % this.#parts === 0 && bytes % PART_BYTES === 0
-    }
-    return roles && parted.every(fallsIntoParts) ? roles : undefined
+    const isInParts = (name: string) =>
+      Number.isInteger(this.#rowsOf(name)) && isAligned(name, this.#parts, this.#body)
+    return roles && !isTooSmall && parted.every(isInParts) ? roles : undefined
+  }
+
+  /** Of a part. */
+  #rowsOf(name: string): number {
+    return (this.#body.typeOf(name).shape[0] ?? 1) / this.#parts
   }
 
   /**
-   * Whether parts of a product are best columns of it: where its weights are more than what it multiplies them with,
-   * and lie row by column, each thread then reads none but those that it updates itself.
+   * Whether a product is best made transposed, from rows of the weights in place of rows of the minibatch: where the
+   * weights are more, and lie so, each thread then reads none but those that it updates itself.
+   *
+   * @param nodes what is no kernel's
    */
-  #isByColumns(node: OnnxNode): boolean {
+  #isTransposed(node: OnnxNode, nodes: ReadonlySet<OnnxNode>): boolean {
     const [left, right] = node.inputs as [string, string]
     const [value] = node.outputs as [string]
-    const [, columns = 0] = this.#body.typeOf(value).shape
+    const [, rows = 0] = this.#body.typeOf(value).shape
     return (
-      rolesByColumns(node, this.#body) !== undefined &&
+      rolesTransposed(node, this.#body) !== undefined &&
+      node.inputs.every(name => this.#isBound(name)) &&
       this.#body.isState(this.#body.baseOf(right)) &&
       this.#body.sizeOf(right) > this.#body.sizeOf(left) &&
-      operationsOf(node, this.#body) >= LEAST_OPERATIONS &&
-      ((columns / this.#parts) * 4) % PART_BYTES === 0 &&
+      operationsOf(node, this.#body) >= LEAST_TURNED &&
+      rows % this.#parts === 0 &&
+      isAligned(value, this.#parts, this.#body) &&
+      isAligned(right, this.#parts, this.#body) &&
       !this.#needed.has(value) &&
-      this.#body.readersOf(value).every(reader => !this.#body.isAlias(reader) && this.#nodes.has(reader))
+      this.#body.readersOf(value).every(reader => !this.#body.isAlias(reader) && nodes.has(reader))
     )
   }
 
-  phases(phases: readonly Phase[]): Phase[] {
+  arranged(phases: readonly Phase[]): Phase[] {
     for (const phase of phases)
       if ('nodes' in phase) for (const node of phase.nodes) this.#place(node)
       else this.#placeKernels(phase.stages)
@@ -185,25 +204,24 @@ class SmallStep {
     const sources = inputs.flatMap(name => this.#places.get(this.#body.baseOf(name)) ?? [])
     const roles = this.rolesOf(node)
     if (!inputs.every(name => this.#isBound(name)) || (sources.length === 0 && !roles)) {
-      if (sources.length > 0) throw new TooLate(node.name)
+      if (sources.length > 0) throw new BoundToData(node.name)
       this.#first.push(node)
       return
     }
-    const place = roles ? this.#placeByRows(node, roles) : this.#placeSingle(node, sources)
-    const isByRows = roles !== undefined && !this.#columns.has(node.outputs[0]!)
-    for (const name of node.outputs) this.#places.set(name, { ...place, isByRows })
+    const place = roles ? this.#placeInParts(node, roles) : this.#placeSingle(node, sources)
+    for (const name of node.outputs) this.#places.set(name, place)
   }
 
-  #placeByRows(node: OnnxNode, roles: readonly Role[]): Place {
+  #placeInParts(node: OnnxNode, roles: readonly Role[]): Place {
     const stage = node.inputs.reduce((latest, name, i) => {
       const place = this.#places.get(this.#body.baseOf(name))
       const isAlong = place?.isByRows && roles[i] === 'part' && !this.#isMeasured
       return place ? Math.max(latest, isAlong ? place.stage : place.stage + 1) : latest
     }, 0)
-    const { byRows } = this.#stageAt(stage)
-    if (byRows.length > 0 && !this.#isMeasured) byRows[0]!.push(node)
-    else byRows.push([node])
-    return { stage }
+    const { inParts } = this.#stageAt(stage)
+    if (inParts.length > 0 && !this.#isMeasured) inParts[0]!.push(node)
+    else inParts.push([node])
+    return { stage, isByRows: !this.#transposed.has(node.outputs[0]!) }
   }
 
   #placeSingle(node: OnnxNode, sources: readonly Place[]): Place {
@@ -216,7 +234,7 @@ class SmallStep {
     if (!isAlong || this.#isMeasured) {
       const single = { nodes: [node], work }
       this.#stageAt(latest + 1).singles.push(single)
-      return { stage: latest + 1, single }
+      return { stage: latest + 1, isByRows: false, single }
     }
     const [first, ...others] = singles as [Single, ...Single[]]
     const all = this.#stageAt(latest).singles
@@ -224,11 +242,11 @@ class SmallStep {
       all.splice(all.indexOf(other), 1)
       first.nodes.push(...other.nodes)
       for (const { outputs } of other.nodes)
-        for (const name of outputs) this.#places.set(name, { stage: latest, single: first })
+        for (const name of outputs) this.#places.set(name, { stage: latest, isByRows: false, single: first })
     }
     first.nodes.push(node)
     first.work = total
-    return { stage: latest, single: first }
+    return { stage: latest, isByRows: false, single: first }
   }
 
   /** As they follow one another, each where all that it reads is made. */
@@ -240,19 +258,20 @@ class SmallStep {
         .map(name => this.#places.get(this.#body.baseOf(name))?.stage ?? -1)
       after = Math.max(after, ...read) + 1
       this.#stageAt(after).kernels.push(...tasks)
-      for (const name of tasks.flatMap(namesWrittenBy)) this.#places.set(name, { stage: after })
+      for (const name of tasks.flatMap(namesWrittenBy))
+        this.#places.set(name, { stage: after, isByRows: false })
     }
   }
 
   #stageAt(stage: number): SmallStage {
-    while (this.#stages.length <= stage) this.#stages.push({ kernels: [], byRows: [], singles: [] })
+    while (this.#stages.length <= stage) this.#stages.push({ kernels: [], inParts: [], singles: [] })
     return this.#stages[stage]!
   }
 
-  #tasksOf({ kernels, byRows, singles }: SmallStage): Task[] {
+  #tasksOf({ kernels, inParts, singles }: SmallStage): Task[] {
     return [
       ...kernels,
-      ...byRows.map(nodes => this.#graphOf(nodes, this.#parts, node => this.rolesOf(node)!)),
+      ...inParts.map(nodes => this.#graphOf(nodes, this.#parts, node => this.rolesOf(node)!)),
       ...this.#together(singles).map(nodes =>
         this.#graphOf(nodes, 1, ({ inputs }) => inputs.map(() => 'part')),
       ),
@@ -276,20 +295,7 @@ class SmallStep {
 
   #graphOf(nodes: readonly OnnxNode[], parts: number, rolesOf: Partition['rolesOf']): Task {
     const own = new Set(nodes)
-    const isRead = (name: string) =>
-      this.#needed.has(name) || this.#readersOf(name).some(node => !own.has(node))
-    const byColumns = { names: this.#columns, parts: this.#parts }
-    return partedGraph(this.#body, nodes, { parts, rolesOf, byColumns }, isRead)
-  }
-
-  /** The nodes that read a value in any shape: those that are placed. */
-  #readersOf(name: string): OnnxNode[] {
-    return this.#body
-      .readersOf(name)
-      .flatMap(node =>
-        this.#body.isAlias(node) && !this.#needed.has(node.outputs[0]!)
-          ? this.#readersOf(node.outputs[0]!)
-          : [node],
-      )
+    const isRead = (name: string) => this.#body.isReadBeyond(name, own, this.#needed)
+    return partedGraph(this.#body, nodes, { parts, rolesOf, transposed: this.#transposed }, isRead)
   }
 }

@@ -80,6 +80,11 @@ export class StepBody {
     )
   }
 
+  /** Whether anything but the nodes `own` reads a value in any shape, or `needed` has it. */
+  isReadBeyond(name: string, own: ReadonlySet<OnnxNode>, needed: ReadonlySet<string>): boolean {
+    return this.isAmong(needed, name) || this.realReadersOf(name).some(reader => !own.has(reader))
+  }
+
   constant(name: string): HostTensor | undefined {
     return this.#constants.get(name)
   }

@@ -205,7 +205,7 @@ class SteppedProgram implements LoadedProgram {
       this.#segments = new Segments(sessions, plan.isSmall ? 1 : threads, graphs, recording?.prefix)
       this.#begin = sessionOfSome(plan.begin)
       this.#end = sessionOfSome(end)
-      parted = new PartedCalls(runtime, sessions, threads, this.#tasks, this.#tensors)
+      parted = new PartedCalls(runtime, sessions, plan.isSmall ? threads : 1, this.#tasks, this.#tensors)
       this.#parted = parted
       const kernels = this.#tasks.filter(isKernel)
       const code = kernelModule(kernels, name => this.#tensors[name]!.data.byteOffset)
