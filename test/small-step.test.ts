@@ -94,6 +94,8 @@ describe('bassas/mlp-3', () => {
     const few = compileTraining({ model: dense, loss: crossEntropy(), optimizer: adam(), batchSize: 8 })
     expect(planOf(few.bytes).isSmall).toBe(false)
     expect(planOf(program.bytes, 1).isSmall).toBe(false)
+    const many = compileTraining({ model, loss: crossEntropy(), optimizer: adam(), batchSize: 128 })
+    expect(planOf(many.bytes).isSmall).toBe(true)
     const partsOn = (threads: number) => graphsOf(planOf(program.bytes, threads))[0]?.[0]?.parts
     expect([2, 3, 4, 6, 8, 10].map(partsOn)).toEqual([2, 2, 4, 4, 4, 4])
   })

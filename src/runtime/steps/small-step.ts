@@ -15,15 +15,17 @@ import type { Updates } from './updates.ts'
 import { isProduct } from './weights.ts'
 
 /** Operations on vectors above which nodes are worth the threads' waiting for each other: about a millisecond's. */
-const MOST_OPERATIONS = 4_000_000
+const MOST_OPERATIONS = 5_000_000
 /** Operations of products by rows below which threads would wait longer for each other than they save. */
 const LEAST_BY_ROWS = 60_000
-/** Operations of a node above which threads had better share it than leave it to one of them. */
+/** Operations of a product above which threads had better share it than leave it to one of them. */
 const MOST_OF_ONE = 100_000
 /** Rows of a part below which a product takes more time for what all parts read, the right matrix, than for its rows. */
 const LEAST_ROWS = 8
-/** Operations of a product over the minibatch, or of one that is made transposed, that is worth a pass to turn or cut a matrix. */
-const LEAST_TURNED = 60_000
+/** Operations of a product over the minibatch that is worth a pass to cut a matrix. */
+const LEAST_CUT = 60_000
+/** Operations of a product that is worth the wait for all images of what it reads, and a pass to turn what it makes. */
+const LEAST_TRANSPOSED = 150_000
 /** Tasks of less are run together: to run one takes two microseconds beside its nodes. */
 const LEAST_TASK = 15_000
 /** Tasks of more wait for each other before what reads all of them. */
@@ -75,7 +77,8 @@ export function smallStep(
   const products = nodes.filter(node => isProduct(node) && !isOverImages(node, body))
   const isWorth = (step: SmallStep) => {
     const inParts = (some: readonly OnnxNode[]) => operations(some.filter(node => step.rolesOf(node)))
-    const isLong = (node: OnnxNode) => !step.rolesOf(node) && operationsOf(node, body) > MOST_OF_ONE
+    const isLong = (node: OnnxNode) =>
+      isProduct(node) && !step.rolesOf(node) && operationsOf(node, body) > MOST_OF_ONE
     const isMost = [products, nodes].every(some => 2 * inParts(some) >= operations(some))
     return isMost && inParts(products) >= LEAST_BY_ROWS && !nodes.some(isLong)
   }
@@ -143,7 +146,7 @@ class SmallStep {
     if (this.#transposed.has(node.outputs[0]!)) return rolesTransposed(node, this.#body)
     const roles = rolesOf(node, this.#body)
     const isTooSmall = roles?.includes('columns')
-      ? operationsOf(node, this.#body) < LEAST_TURNED
+      ? operationsOf(node, this.#body) < LEAST_CUT
       : isProduct(node) && this.#rowsOf(node.outputs[0]!) < LEAST_ROWS
     const parted = [...node.outputs, ...node.inputs.filter((_, i) => roles?.[i] === 'part')]
     const isInParts = (name: string) =>
@@ -171,7 +174,7 @@ class SmallStep {
       node.inputs.every(name => this.#isBound(name)) &&
       this.#body.isState(this.#body.baseOf(right)) &&
       this.#body.sizeOf(right) > this.#body.sizeOf(left) &&
-      operationsOf(node, this.#body) >= LEAST_TURNED &&
+      operationsOf(node, this.#body) >= LEAST_TRANSPOSED &&
       rows % this.#parts === 0 &&
       isAligned(value, this.#parts, this.#body) &&
       isAligned(right, this.#parts, this.#body) &&
