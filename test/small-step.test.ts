@@ -48,12 +48,13 @@ const perceptron = (hidden: readonly Layer[]) =>
 const training = (hidden: readonly Layer[], optimizer: Optimizer = sgd({ momentum: 0.9 }), batchSize = 32) =>
   compileTraining({ model: perceptron(hidden), loss: crossEntropy(), optimizer, batchSize })
 
-const trained = (load: Loader, program: TrainProgram, size: readonly [number, number, number] = SIZE) =>
-  resultsOf(load, program.bytes, {
-    ...noise(ROWS, size, CLASSES),
-    ...initialState(program),
-    ...feedsOf(program, 0, 4, 0.005, ROWS),
-  })
+const inputsOf = (program: TrainProgram) => ({
+  ...noise(ROWS, SIZE, CLASSES),
+  ...initialState(program),
+  ...feedsOf(program, 0, 4, 0.005, ROWS),
+})
+
+const trained = (load: Loader, program: TrainProgram) => resultsOf(load, program.bytes, inputsOf(program))
 
 const planOf = (bytes: Uint8Array, threads = 2, isMeasured = false): StepPlan =>
   planSteps(decodeModel(bytes), { threads, isMeasured })!
@@ -200,19 +201,10 @@ describe('the same up to rounding', () => {
     const batch = 32
     const { bytes } = compileEvaluation(model, crossEntropy(), batch)
     expect(planOf(bytes).isSmall).toBe(true)
-    const state = initialState(
-      compileTraining({ model, loss: crossEntropy(), optimizer: sgd(), batchSize: batch }),
-    )
-    const { order, steps } = feedsOf(
-      { batchSize: batch, randomKeys: [], scalars: () => [0] } as never,
-      0,
-      2,
-      0,
-      ROWS,
-    )
+    const program = compileTraining({ model, loss: crossEntropy(), optimizer: sgd(), batchSize: batch })
     const taken = decodeModel(bytes).graph.inputs.map(({ name }) => name)
-    const all = { ...noise(ROWS, SIZE, CLASSES), ...state, order, steps }
-    const inputs = Object.fromEntries(Object.entries(all).filter(([name]) => taken.includes(name)))
+    const all = Object.entries(inputsOf(program))
+    const inputs = Object.fromEntries(all.filter(([name]) => taken.includes(name)))
     const expected = await resultsOf(whole[1], bytes, inputs)
     expectSame(await resultsOf(stepped[2], bytes, inputs), expected, ROUNDING)
   })
@@ -298,16 +290,11 @@ describe('any nodes on matrices', () => {
 test('what parts have of their own stays where it is while memory is tidied up', async () => {
   const program = networks['a hidden layer']!
   const loaded = await stepped[2](program.bytes, undefined)
-  const inputs = () => ({
-    ...noise(ROWS, SIZE, CLASSES),
-    ...initialState(program),
-    ...feedsOf(program, 0, 4, 0.005, ROWS),
-  })
   const sums: number[] = []
   for (let i = 0; i < 20; i++) {
     // Young objects that live on for a while, so that the collector moves those beside them.
     const held = Array.from({ length: 50_000 }, (_, n) => BigInt64Array.of(BigInt(n)))
-    const { loss } = await loaded.run(inputs())
+    const { loss } = await loaded.run(inputsOf(program))
     sums.push(Array.from(loss!.data as Float32Array).reduce((sum, value) => sum + value, 0) + 0 * held.length)
   }
   await loaded.release()

@@ -46,6 +46,10 @@ export const multiplyAddsOf = ({ op, inputs, outputs }: OnnxNode, body: StepBody
   return costOfNode(op, typesOf(inputs), typesOf(outputs)).multiplyAdds
 }
 
+/** Operations on vectors, as a task's work counts them, of all of these nodes. */
+export const sumOfOperations = (nodes: readonly OnnxNode[], body: StepBody): number =>
+  nodes.reduce((sum, node) => sum + operationsOf(node, body), 0)
+
 /** Operations on vectors, as a task's work counts them. */
 export function operationsOf(node: OnnxNode, body: StepBody): number {
   const counted = isReduction(node) ? node.inputs.slice(0, 1) : node.outputs.filter(name => name !== '')
@@ -93,12 +97,7 @@ export function partedGraph(
     inputs: inputs.map(({ value }) => value),
     outputs: outputs.map(tensor => ({ tensor, isWhole: false })),
     operands: nodes[0]!.inputs.filter(name => name !== '').map(name => body.typeOf(name)),
-    work: Math.round(
-      nodes.reduce(
-        (sum, node) => sum + operationsOf(node, body),
-        part.nodes.length * parts * NODE_OPERATIONS,
-      ),
-    ),
+    work: Math.round(sumOfOperations(nodes, body) + part.nodes.length * parts * NODE_OPERATIONS),
   }
 }
 

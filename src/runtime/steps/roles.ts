@@ -84,17 +84,17 @@ function rolesByOperator(node: OnnxNode, body: StepBody): readonly Role[] | unde
   }
 }
 
-/**
- * The roles of what a product with a transposed right matrix reads where the product is made transposed; undefined
- * where a node is none.
- */
-export function rolesTransposed(node: OnnxNode, body: StepBody): readonly Role[] | undefined {
+/** Of what a product with a transposed right matrix reads, where the product is made transposed. */
+export const ROLES_TRANSPOSED: readonly Role[] = ['whole', 'part']
+
+/** Whether a node is a product with a transposed right matrix, and no more. */
+export function canBeTransposed(node: OnnxNode, body: StepBody): boolean {
   const { inputs, outputs, attributes } = node
   const { transA, transB } = attributes
   const isTurned = isProduct(node) && intOf(transB, 0) === 1 && intOf(transA, 0) === 0
   const types = [...inputs, ...outputs].map(name => body.typeOf(name))
   const isPlain = inputs.length === 2 && types.every(({ shape }) => shape.length === 2)
-  return isTurned && isPlain ? ['whole', 'part'] : undefined
+  return isTurned && isPlain
 }
 
 function broadcastRoles(shape: Shape, shapes: readonly Shape[]): Role[] {

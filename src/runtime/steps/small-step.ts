@@ -5,9 +5,15 @@
  */
 import { intOf } from '../../onnx/attributes.ts'
 import type { OnnxNode } from '../../onnx/model.ts'
-import { NODE_OPERATIONS, operationsOf, type Partition, partedGraph } from './parted-graph.ts'
+import {
+  NODE_OPERATIONS,
+  operationsOf,
+  type Partition,
+  partedGraph,
+  sumOfOperations,
+} from './parted-graph.ts'
 import type { Crew, Phase } from './phases.ts'
-import { isAligned, type Role, rolesOf, rolesTransposed } from './roles.ts'
+import { canBeTransposed, isAligned, ROLES_TRANSPOSED, type Role, rolesOf } from './roles.ts'
 import { MOST_THREADS } from './share.ts'
 import type { StepBody } from './step-body.ts'
 import { namesReadBy, namesWrittenBy, type Task } from './task.ts'
@@ -69,8 +75,7 @@ export function smallStep(
   needed: ReadonlySet<string>,
   crew: Crew,
 ): Phase[] | undefined {
-  const operations = (nodes: readonly OnnxNode[]) =>
-    nodes.reduce((sum, node) => sum + operationsOf(node, body), 0)
+  const operations = (some: readonly OnnxNode[]) => sumOfOperations(some, body)
   const all = operations(body.nodes.filter(node => !updates.has(node)))
   const nodes = phases.flatMap(phase => ('nodes' in phase ? phase.nodes : []))
   if (all > MOST_OPERATIONS || !nodes.every(isPlain)) return undefined
@@ -143,7 +148,7 @@ class SmallStep {
 
   #findRoles(node: OnnxNode): readonly Role[] | undefined {
     if (!node.inputs.every(name => this.#isBound(name))) return undefined
-    if (this.#transposed.has(node.outputs[0]!)) return rolesTransposed(node, this.#body)
+    if (this.#transposed.has(node.outputs[0]!)) return ROLES_TRANSPOSED
     const roles = rolesOf(node, this.#body)
     const isTooSmall = roles?.includes('columns')
       ? operationsOf(node, this.#body) < LEAST_CUT
@@ -170,7 +175,7 @@ class SmallStep {
     const [value] = node.outputs as [string]
     const [, rows = 0] = this.#body.typeOf(value).shape
     return (
-      rolesTransposed(node, this.#body) !== undefined &&
+      canBeTransposed(node, this.#body) &&
       node.inputs.every(name => this.#isBound(name)) &&
       this.#body.isState(this.#body.baseOf(right)) &&
       this.#body.sizeOf(right) > this.#body.sizeOf(left) &&
@@ -241,15 +246,15 @@ class SmallStep {
     }
     const [first, ...others] = singles as [Single, ...Single[]]
     const all = this.#stageAt(latest).singles
+    const place = { stage: latest, isByRows: false, single: first }
     for (const other of others) {
       all.splice(all.indexOf(other), 1)
       first.nodes.push(...other.nodes)
-      for (const { outputs } of other.nodes)
-        for (const name of outputs) this.#places.set(name, { stage: latest, isByRows: false, single: first })
+      for (const name of other.nodes.flatMap(({ outputs }) => outputs)) this.#places.set(name, place)
     }
     first.nodes.push(node)
     first.work = total
-    return { stage: latest, isByRows: false, single: first }
+    return place
   }
 
   /** As they follow one another, each where all that it reads is made. */
