@@ -226,17 +226,13 @@ class KernelCode {
     this.#code.push(SIMD, STORE, 4, ...unsigned(this.#addressOf(tensor) + 4 * at.offset))
   }
 
-  /** All bits of x but where |x| is less than the least normal number: zero keeps its sign, and NaN stays. */
+  /** x, or 0 where |x| is less than the least normal number; NaN stays. */
   #flushed(local: number): void {
-    const magnitude = () => {
-      this.#get(local)
-      this.#code.push(...simd(ABS))
-    }
     this.#get(local)
-    magnitude()
-    magnitude()
+    this.#get(local)
+    this.#code.push(...simd(ABS))
     this.#get(this.#least)
-    this.#code.push(...simd(LESS), ...simd(AND), ...simd(ANDNOT))
+    this.#code.push(...simd(LESS), ...simd(ANDNOT))
   }
 
   /** The innermost pointer of an access: what its strides add up to. */

@@ -85,7 +85,7 @@ interface Work {
 const LEAST_SHARED = 60_000
 const LEAST_PIECE = 15_000
 /** So that a thread that comes late leaves little to wait for. */
-const PIECES_PER_MEMBER = 4
+const PIECES_PER_MEMBER = 8
 
 /** A pass over memory is no faster with more. */
 export const MOST_THREADS = 8

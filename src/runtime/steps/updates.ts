@@ -148,17 +148,22 @@ export class Updates {
       lanes: 1,
     }
     const one: Access = { offset: 0, strides: loops.map(() => 0), lanes: 0 }
+    const steps: KernelStep[] = []
     const places = new Map<string, number>()
     const operand = (name: string): Operand => {
-      const place = places.get(name)
+      const place = places.get(name) ?? places.get(this.#body.baseOf(name))
       if (place !== undefined) return { step: place }
       const constant = this.#body.scalarConstant(name)
       if (constant !== undefined) return { constant }
-      return { tensor: this.#body.baseOf(name), at: this.#body.sizeOf(name) === 1 ? one : each }
+      const tensor = this.#body.baseOf(name)
+      if (this.#body.sizeOf(name) === 1) return { tensor, at: one }
+      // One step, so that what is used twice is read once.
+      places.set(tensor, steps.push({ op: 'Identity', operands: [{ tensor, at: each }] }) - 1)
+      return { step: places.get(tensor)! }
     }
-    const steps: KernelStep[] = []
     for (const node of nodes) {
-      steps.push(...stepsOf(node, operandsOf(node).map(operand), steps.length))
+      const operands = operandsOf(node).map(operand)
+      steps.push(...stepsOf(node, operands, steps.length))
       places.set(node.outputs[0]!, steps.length - 1)
     }
     const stores = states.flatMap(({ name }, i) => {
@@ -166,8 +171,7 @@ export class Updates {
       return step === undefined ? [] : [{ tensor: name, at: each, step }]
     })
     const sums = own.map(([{ op }, { state, blocks }]) => {
-      const value: Operand = { tensor: state, at: each }
-      steps.push(summed[op]!(value))
+      steps.push(summed[op]!(operand(state)))
       const at: Access = { offset: 0, strides: [LANES, 0], lanes: 1 }
       return { tensor: blocks, at, step: steps.length - 1 }
     })
