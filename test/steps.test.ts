@@ -193,6 +193,18 @@ describe('any updates', () => {
   })
 })
 
+test('what another state becomes is read by an update, and not written by it', async () => {
+  const extent = 64
+  const model = loopOf(extent, [
+    { op: 'Softmax', inputs: ['s0'], outputs: ['n0'], attributes: {} },
+    { op: 'Sub', inputs: ['s1', 'n0'], outputs: ['n1'], attributes: {} },
+  ])
+  const plan = planSteps(model, crew)!
+  expect(plan.states.map(({ copied }) => copied)).toEqual(['n0', undefined])
+  const tasks = plan.phases.flatMap(phase => ('stages' in phase ? phase.stages.flat() : []))
+  expect(tasks.filter(isKernel).map(({ stores }) => stores.map(({ tensor }) => tensor))).toEqual([['s1']])
+})
+
 test('an update of one state reads another in another shape, which others read too', async () => {
   const extent = 64
   const node = (op: string, inputs: string[], output: string): OnnxNode => {
@@ -238,8 +250,13 @@ describe('what is updated in one pass', () => {
     ).toEqual([])
     // What runs in a pass reads the gradient, and what Adam keeps; and nothing twice.
     const kernels = plan.phases.flatMap(phase => ('stages' in phase ? phase.stages.flat() : []))
-    for (const { stores } of kernels.filter(isKernel).filter(({ updates }) => updates))
+    for (const { stores, steps } of kernels.filter(isKernel).filter(({ updates }) => updates)) {
       expect(stores.length).toBeLessThanOrEqual(3)
+      const loads = steps.flatMap(({ operands }) =>
+        operands.flatMap(operand => ('tensor' in operand && operand.at.lanes > 0 ? operand.tensor : [])),
+      )
+      expect(loads).toEqual([...new Set(loads)])
+    }
   })
 
   test('programs that are no loop over steps, or have nothing for kernels, are left alone', () => {

@@ -37,7 +37,7 @@ const opcodes: Readonly<Record<Operation, number[]>> = {
 /** Operations of any number of operands, two at a time. */
 const repeated: ReadonlySet<Operation> = new Set(['Min', 'Max'])
 
-/** The least normal number: kernels write zero for what is smaller, as ONNX Runtime is asked to. */
+/** The least normal number: updates write +0 for what is smaller. ONNX Runtime, as it is asked to, keeps its sign. */
 const LEAST_NORMAL = 2 ** -126
 
 /**
@@ -226,7 +226,7 @@ class KernelCode {
     this.#code.push(SIMD, STORE, 4, ...unsigned(this.#addressOf(tensor) + 4 * at.offset))
   }
 
-  /** x, or 0 where |x| is less than the least normal number; NaN stays. */
+  /** x, or +0 where |x| is less than the least normal number; NaN stays. */
   #flushed(local: number): void {
     this.#get(local)
     this.#get(local)

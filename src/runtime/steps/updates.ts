@@ -158,8 +158,9 @@ export class Updates {
       const tensor = this.#body.baseOf(name)
       if (this.#body.sizeOf(name) === 1) return { tensor, at: one }
       // One step, so that what is used twice is read once.
-      places.set(tensor, steps.push({ op: 'Identity', operands: [{ tensor, at: each }] }) - 1)
-      return { step: places.get(tensor)! }
+      const step = steps.push({ op: 'Identity', operands: [{ tensor, at: each }] }) - 1
+      places.set(tensor, step)
+      return { step }
     }
     for (const node of nodes) {
       const operands = operandsOf(node).map(operand)
@@ -167,8 +168,7 @@ export class Updates {
       places.set(node.outputs[0]!, steps.length - 1)
     }
     const stores = states.flatMap(({ name }, i) => {
-      const step = places.get(next[i]!)
-      return step === undefined ? [] : [{ tensor: name, at: each, step }]
+      return written.includes(name) ? [{ tensor: name, at: each, step: places.get(next[i]!)! }] : []
     })
     const sums = own.map(([{ op }, { state, blocks }]) => {
       steps.push(summed[op]!(operand(state)))
