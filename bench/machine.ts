@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { encodeModel } from '../src/onnx/encode.ts'
 import type { OnnxModel, OnnxNode } from '../src/onnx/model.ts'
+import type { Engine } from '../src/runtime/engine.ts'
 import { openEngine } from '../src/runtime/node.ts'
 import type { Shape } from '../src/util/host-tensor.ts'
 
@@ -45,32 +46,33 @@ const CHAIN = 16
 
 /** The fastest of some runs of ONNX Runtime's own kernels. */
 export async function peaksOf(threads: number): Promise<Peaks> {
-  const gflops: number[] = []
-  for (const side of SIDES)
-    gflops.push((2 * side ** 3) / (await fastest(threads, 'MatMul', [side, side])) / 1e9)
-  const sum = await fastest(threads, 'Add', [VALUES])
-  return { threads, gflops: Math.max(...gflops), gigabytes: (3 * 4 * VALUES) / sum / 1e9 }
-}
-
-/** Seconds of one operation on two operands of a shape. */
-async function fastest(threads: number, op: string, shape: Shape): Promise<number> {
   const engine = await openEngine({ threads })
   try {
-    const count = shape.reduce((product, extent) => product * extent, 1)
-    const operand = { dtype: 'float32', shape, data: new Float32Array(count).fill(2 ** -10) } as const
-    await engine.write({ a: operand, b: operand })
-    const program = await engine.load(encodeModel(chain(op, shape)))
-    let best = Number.POSITIVE_INFINITY
-    for (let run = 0; run <= RUNS; run++) {
-      const began = performance.now()
-      await program.run({ keep: { y: 'y' } })
-      // The first run finds its memory.
-      if (run > 0) best = Math.min(best, (performance.now() - began) / 1000 / CHAIN)
-    }
-    return best
+    const gflops: number[] = []
+    for (const side of SIDES)
+      gflops.push((2 * side ** 3) / (await fastest(engine, 'MatMul', [side, side])) / 1e9)
+    const sum = await fastest(engine, 'Add', [VALUES])
+    return { threads, gflops: Math.max(...gflops), gigabytes: (3 * 4 * VALUES) / sum / 1e9 }
   } finally {
     await engine.close()
   }
+}
+
+/** Seconds of one operation on two operands of a shape. */
+async function fastest(engine: Engine, op: string, shape: Shape): Promise<number> {
+  const count = shape.reduce((product, extent) => product * extent, 1)
+  const operand = { dtype: 'float32', shape, data: new Float32Array(count).fill(2 ** -10) } as const
+  await engine.write({ a: operand, b: operand })
+  const program = await engine.load(encodeModel(chain(op, shape)))
+  let best = Number.POSITIVE_INFINITY
+  for (let run = 0; run <= RUNS; run++) {
+    const began = performance.now()
+    await program.run({ keep: { y: 'y' } })
+    // The first run finds its memory.
+    if (run > 0) best = Math.min(best, (performance.now() - began) / 1000 / CHAIN)
+  }
+  await program.release()
+  return best
 }
 
 /** b, a op b, a op (a op b)... */

@@ -15,7 +15,7 @@ import { kernelModule } from '../src/runtime/steps/code.ts'
 import { StepMemory } from '../src/runtime/steps/memory.ts'
 import { NativeRuntime } from '../src/runtime/steps/onnxruntime.ts'
 import type { PartedGraph } from '../src/runtime/steps/parted-graph.ts'
-import { planSteps } from '../src/runtime/steps/plan.ts'
+import { planSteps, tasksOf } from '../src/runtime/steps/plan.ts'
 import { isParted } from '../src/runtime/steps/task.ts'
 import { Team } from '../src/runtime/steps/team.ts'
 import { hostTensor } from '../src/util/host-tensor.ts'
@@ -26,7 +26,7 @@ import { feedsOf, initialState, noise } from './train-with.ts'
 
 function partedOf(model: OnnxModel, crew = { threads: 2, isMeasured: false }): PartedGraph[] {
   const { phases } = planSteps(model, crew)!
-  return phases.flatMap(phase => ('stages' in phase ? phase.stages.flat().filter(isParted) : []))
+  return tasksOf(phases).filter(isParted)
 }
 
 /** Those for gradients of attention. */

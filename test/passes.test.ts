@@ -20,7 +20,7 @@ import type { OnnxModel } from '../src/onnx/model.ts'
 import type { Loader } from '../src/runtime/loaded-program.ts'
 import type { Kernel } from '../src/runtime/steps/kernel.ts'
 import { packed } from '../src/runtime/steps/memory.ts'
-import { planSteps } from '../src/runtime/steps/plan.ts'
+import { planSteps, tasksOf } from '../src/runtime/steps/plan.ts'
 import { isKernel } from '../src/runtime/steps/task.ts'
 import { hostTensor, toNumbers } from '../src/util/host-tensor.ts'
 import { loopModel, type NodeBuilder, nodeBuilder, waves } from './loop-model.ts'
@@ -32,8 +32,9 @@ const crew = { threads: 2, isMeasured: false }
 /** The kernels of a step's passes: those that are no updates. */
 function passesOf(model: OnnxModel): Kernel[] {
   const { phases } = planSteps(model, crew)!
-  const kernels = phases.flatMap(phase => ('stages' in phase ? phase.stages.flat() : []))
-  return kernels.filter(isKernel).filter(({ updates }) => !updates)
+  return tasksOf(phases)
+    .filter(isKernel)
+    .filter(({ updates }) => !updates)
 }
 
 describe('layers', () => {

@@ -16,7 +16,7 @@ import type { OnnxModel, OnnxNode } from '../src/onnx/model.ts'
 import type { Loader } from '../src/runtime/loaded-program.ts'
 import { openEngine } from '../src/runtime/node.ts'
 import type { PartedGraph } from '../src/runtime/steps/parted-graph.ts'
-import { planSteps, type StepPlan } from '../src/runtime/steps/plan.ts'
+import { planSteps, type StepPlan, tasksOf } from '../src/runtime/steps/plan.ts'
 import { steppedLoader } from '../src/runtime/steps/stepped.ts'
 import { isKernel, isParted } from '../src/runtime/steps/task.ts'
 import { hostTensor } from '../src/util/host-tensor.ts'
@@ -271,7 +271,7 @@ describe('any nodes on matrices', () => {
         const made = modelOf(chosen)
         const bytes = encodeModel(made)
         const plan = planSteps(made, { threads: 2, isMeasured: false })
-        const tasks = plan?.phases.flatMap(phase => ('stages' in phase ? phase.stages.flat() : [])) ?? []
+        const tasks = tasksOf(plan?.phases ?? [])
         if (plan?.isSmall) small++
         else if (chosen.some(([which]) => names[which % names.length] === 'taken')) refused++
         if (plan?.isSmall && tasks.some(task => isKernel(task) && !task.updates)) withKernels++

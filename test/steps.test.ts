@@ -13,7 +13,7 @@ import { encodeModel } from '../src/onnx/encode.ts'
 import type { OnnxModel, OnnxNode } from '../src/onnx/model.ts'
 import type { Loader } from '../src/runtime/loaded-program.ts'
 import type { Tensors } from '../src/runtime/protocol.ts'
-import { planSteps } from '../src/runtime/steps/plan.ts'
+import { planSteps, tasksOf } from '../src/runtime/steps/plan.ts'
 import { isKernel } from '../src/runtime/steps/task.ts'
 import { type HostTensor, hostTensor } from '../src/util/host-tensor.ts'
 import { architectures } from '../src/zoo/index.ts'
@@ -201,8 +201,11 @@ test('what another state becomes is read by an update, and not written by it', a
   ])
   const plan = planSteps(model, crew)!
   expect(plan.states.map(({ copied }) => copied)).toEqual(['n0', undefined])
-  const tasks = plan.phases.flatMap(phase => ('stages' in phase ? phase.stages.flat() : []))
-  expect(tasks.filter(isKernel).map(({ stores }) => stores.map(({ tensor }) => tensor))).toEqual([['s1']])
+  expect(
+    tasksOf(plan.phases)
+      .filter(isKernel)
+      .map(({ stores }) => stores.map(({ tensor }) => tensor)),
+  ).toEqual([['s1']])
 })
 
 test('an update of one state reads another in another shape, which others read too', async () => {
@@ -249,8 +252,8 @@ describe('what is updated in one pass', () => {
       copied.filter(name => trainable.includes(name) || /optimizer|packed|momentum|velocity/.test(name)),
     ).toEqual([])
     // What runs in a pass reads the gradient, and what Adam keeps; and nothing twice.
-    const kernels = plan.phases.flatMap(phase => ('stages' in phase ? phase.stages.flat() : []))
-    for (const { stores, steps } of kernels.filter(isKernel).filter(({ updates }) => updates)) {
+    const kernels = tasksOf(plan.phases).filter(isKernel)
+    for (const { stores, steps } of kernels.filter(({ updates }) => updates)) {
       expect(stores.length).toBeLessThanOrEqual(3)
       const loads = steps.flatMap(({ operands }) =>
         operands.flatMap(operand => ('tensor' in operand && operand.at.lanes > 0 ? operand.tensor : [])),

@@ -130,9 +130,7 @@ export function planSteps({ graph }: OnnxModel, crew: Crew): StepPlan | undefine
       ),
     }
   })
-  const read = new Set(
-    phases.flatMap(phase => ('stages' in phase ? phase.stages.flat().flatMap(namesReadBy) : [])),
-  )
+  const read = new Set(tasksOf(phases).flatMap(namesReadBy))
   return {
     inputs: graph.inputs,
     outputs: graph.outputs,
@@ -157,6 +155,10 @@ export function planSteps({ graph }: OnnxModel, crew: Crew): StepPlan | undefine
     taskInputs: graph.inputs.filter(({ name }) => read.has(name)),
   }
 }
+
+/** The tasks of all phases, in their order. */
+export const tasksOf = (phases: readonly (Phase | StepPhase)[]): Task[] =>
+  phases.flatMap(phase => ('stages' in phase ? phase.stages.flat() : []))
 
 /** Updates are the last stage: they write over the states that all others read, but for what comes after them. */
 function withUpdates(

@@ -151,11 +151,11 @@ export class Updates {
     const steps: KernelStep[] = []
     const places = new Map<string, number>()
     const operand = (name: string): Operand => {
-      const place = places.get(name) ?? places.get(this.#body.baseOf(name))
+      const tensor = this.#body.baseOf(name)
+      const place = places.get(tensor)
       if (place !== undefined) return { step: place }
       const constant = this.#body.scalarConstant(name)
       if (constant !== undefined) return { constant }
-      const tensor = this.#body.baseOf(name)
       if (this.#body.sizeOf(name) === 1) return { tensor, at: one }
       // One step, so that what is used twice is read once.
       const step = steps.push({ op: 'Identity', operands: [{ tensor, at: each }] }) - 1
