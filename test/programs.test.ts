@@ -4,8 +4,8 @@ import { gradients } from '../src/autodiff/gradients.ts'
 import { emitGraph } from '../src/compile/emit.ts'
 import { compileTraining, type TrainProgram } from '../src/compile/train-program.ts'
 import { leakyRelu as leakyReluOf, mul, sub } from '../src/graph/ops/elementwise.ts'
-import { reduceMean } from '../src/graph/ops/reduce.ts'
-import { input } from '../src/graph/ops/source.ts'
+import { matMul, reduceMean } from '../src/graph/ops/reduce.ts'
+import { constant, input } from '../src/graph/ops/source.ts'
 import { buildModel } from '../src/nn/build.ts'
 import type { Layer } from '../src/nn/layer.ts'
 import { conv2d } from '../src/nn/layers/convolution.ts'
@@ -213,6 +213,25 @@ test('equal computations and constants are emitted once, different ones each', (
   expect(initializers).toHaveLength(1)
 })
 
+test('what constants become is written as constants', () => {
+  const x = input('x', 'float32', [2, 1])
+  const matrix = constant(hostTensor('float32', [2, 3], [1, 2, 3, 4, 5, 6]))
+  const named = [mul(x, 2), matMul(matrix, x, { transA: true })].map((tensor, i) => ({
+    name: `y${i}`,
+    tensor,
+  }))
+  const { nodes, initializers } = emitGraph(named, [x])
+  expect(nodes.map(({ op }) => op)).toEqual(['Mul', 'MatMul'])
+  // No scalar without axes, of which the first was made; the matrix as it is read.
+  expect(initializers.map(({ tensor: { shape, data } }) => [shape, [...data]])).toEqual([
+    [[1, 1], [2]],
+    [
+      [3, 2],
+      [1, 4, 2, 5, 3, 6],
+    ],
+  ])
+})
+
 test('the emitted program of a tiny net', () => {
   const tiny: Model = sequential([rescaling({ scale: 0.5 }), flatten(), dense({ units: 2 })], {
     input: [2, 1, 1],
@@ -253,15 +272,15 @@ test('the emitted program of a tiny net', () => {
           constant_3 = int64[2] {2, 2}
           constant_4 = int64[2] {3, 1}
           constant_5 = int32[1, 2] {0, 1}
-          constant_6 = float32[] {1}
           constant_7 = int64[1] {1}
-          constant_8 = float32[] {0.333333}
-          constant_9 = int64[1] {3}
-          constant_10 = int64[2] {1, 4}
-          constant_11 = float32[1, 3] {1, 1, 1}
-          constant_12 = int64[1] {6}
-          constant_13 = int64[0] {}
-          constant_14 = int64[1] {0}
+          constant_8 = float32[1] {1}
+          constant_10 = float32[1] {0.333333}
+          constant_11 = int64[1] {3}
+          constant_12 = int64[2] {1, 4}
+          constant_13 = float32[1, 3] {1, 1, 1}
+          constant_14 = int64[1] {6}
+          constant_15 = int64[0] {}
+          constant_16 = int64[1] {0}
           Mul_1 = Mul(step/packed/momentum, constant_0)
           Gather_2 = Gather(order, iteration) {axis=0}
           Gather_3 = Gather(images, Gather_2) {axis=0}
@@ -277,36 +296,34 @@ test('the emitted program of a tiny net', () => {
           Equal_13 = Equal(Reshape_12, constant_5)
           Cast_14 = Cast(Equal_13) {to=1}
           Sub_15 = Sub(Softmax_10, Cast_14)
-          Reshape_16 = Reshape(constant_6, constant_7)
-          Reshape_17 = Reshape(constant_8, constant_7)
-          Mul_18 = Mul(Reshape_16, Reshape_17)
-          Expand_19 = Expand(Mul_18, constant_9)
-          Reshape_20 = Reshape(Expand_19, constant_4)
-          Mul_21 = Mul(Sub_15, Reshape_20)
-          Gemm_22 = Gemm(Reshape_5, Mul_21) {transA=1, transB=0, alpha=0.5}
-          Reshape_23 = Reshape(Gemm_22, constant_10)
-          MatMul_24 = MatMul(constant_11, Mul_21)
-          Concat_25 = Concat(Reshape_23, MatMul_24) {axis=1}
-          Reshape_26 = Reshape(Concat_25, constant_12)
-          Gather_27 = Gather(scalars, iteration) {axis=0}
-          Reshape_28 = Reshape(Gather_27, constant_13)
-          Mul_29 = Mul(Reshape_26, Reshape_28)
-          step/next/packed/momentum = Add(Mul_1, Mul_29)
+          Mul_16 = Mul(constant_8, constant_10)
+          Expand_17 = Expand(Mul_16, constant_11)
+          Reshape_18 = Reshape(Expand_17, constant_4)
+          Mul_19 = Mul(Sub_15, Reshape_18)
+          Gemm_20 = Gemm(Reshape_5, Mul_19) {transA=1, transB=0, alpha=0.5}
+          Reshape_21 = Reshape(Gemm_20, constant_12)
+          MatMul_22 = MatMul(constant_13, Mul_19)
+          Concat_23 = Concat(Reshape_21, MatMul_22) {axis=1}
+          Reshape_24 = Reshape(Concat_23, constant_14)
+          Gather_25 = Gather(scalars, iteration) {axis=0}
+          Reshape_26 = Reshape(Gather_25, constant_15)
+          Mul_27 = Mul(Reshape_24, Reshape_26)
+          step/next/packed/momentum = Add(Mul_1, Mul_27)
           step/next/packed/parameters = Sub(step/packed/parameters, step/next/packed/momentum)
-          LogSoftmax_32 = LogSoftmax(Add_9) {axis=-1}
-          Mul_33 = Mul(Cast_14, LogSoftmax_32)
-          ReduceSum_34 = ReduceSum(Mul_33, constant_7) {keepdims=1}
-          Reshape_35 = Reshape(ReduceSum_34, constant_9)
-          Neg_36 = Neg(Reshape_35)
-          ReduceSum_37 = ReduceSum(Neg_36, constant_14) {keepdims=1}
-          Mul_38 = Mul(ReduceSum_37, Reshape_17)
-          step/loss = Reshape(Mul_38, constant_13)
-          ArgMax_40 = ArgMax(Add_9) {axis=-1, keepdims=0}
-          Cast_41 = Cast(ArgMax_40) {to=6}
-          Equal_42 = Equal(Cast_41, Gather_11)
-          Cast_43 = Cast(Equal_42) {to=1}
-          ReduceSum_44 = ReduceSum(Cast_43, constant_14) {keepdims=1}
-          step/correct = Reshape(ReduceSum_44, constant_13)
+          LogSoftmax_30 = LogSoftmax(Add_9) {axis=-1}
+          Mul_31 = Mul(Cast_14, LogSoftmax_30)
+          ReduceSum_32 = ReduceSum(Mul_31, constant_7) {keepdims=1}
+          Reshape_33 = Reshape(ReduceSum_32, constant_11)
+          Neg_34 = Neg(Reshape_33)
+          ReduceSum_35 = ReduceSum(Neg_34, constant_16) {keepdims=1}
+          Mul_36 = Mul(ReduceSum_35, constant_10)
+          step/loss = Reshape(Mul_36, constant_15)
+          ArgMax_38 = ArgMax(Add_9) {axis=-1, keepdims=0}
+          Cast_39 = Cast(ArgMax_38) {to=6}
+          Equal_40 = Equal(Cast_39, Gather_11)
+          Cast_41 = Cast(Equal_40) {to=1}
+          ReduceSum_42 = ReduceSum(Cast_41, constant_16) {keepdims=1}
+          step/correct = Reshape(ReduceSum_42, constant_15)
           step/condition = Identity(condition)
       end/Split_1_0, next/dense_1/bias = Split(next/packed/parameters, end/constant_0) {axis=0}
       next/dense_1/kernel = Reshape(end/Split_1_0, end/constant_1)

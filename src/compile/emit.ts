@@ -10,7 +10,7 @@ import {
 } from '../graph/node.ts'
 import { Input } from '../graph/ops/source.ts'
 import type { OnnxGraph, OnnxModel, OnnxNode } from '../onnx/model.ts'
-import { bytesOf, type HostTensor, hostTensor, showShape } from '../util/host-tensor.ts'
+import { bytesOf, type HostTensor, hostTensor, showShape, sizeOf, toNumbers } from '../util/host-tensor.ts'
 import { nameWithOrigin } from './node-names.ts'
 
 export interface NamedTensor {
@@ -75,6 +75,7 @@ export function emitGraph(
     else writer.pass(inner, name, tensor.node.origin)
   }
   const rename = (name: string) => renamed.get(name) ?? name
+  const read = new Set(writer.nodes.flatMap(node => node.inputs))
   return {
     name: options.name ?? 'graph',
     nodes: withNames(writer.nodes).map(node => ({
@@ -82,7 +83,7 @@ export function emitGraph(
       inputs: node.inputs.map(rename),
       outputs: node.outputs.map(rename),
     })),
-    initializers: writer.initializers,
+    initializers: writer.initializers.filter(({ name }) => read.has(name)),
     inputs: inputs.map(tensor => ({
       name: inputName(tensor.node.attributes.name),
       dtype: tensor.dtype,
@@ -155,7 +156,7 @@ class Writer implements Lowering {
     { outputs = 1, domain }: { outputs?: number; domain?: string } = {},
   ): string[] {
     const signature = JSON.stringify([op, domain, inputs, attributes, outputs])
-    const same = this.known.get(signature)
+    const same = this.known.get(signature) ?? this.reshaped(op, inputs)
     if (same) return same
     const number = ++this.count
     const names = Array.from(
@@ -167,6 +168,15 @@ class Writer implements Lowering {
     this.nodes.push({ op, ...(domain ? { domain } : {}), inputs, outputs: names, attributes, called, origin })
     this.known.set(signature, names)
     return names
+  }
+
+  /** A number in another shape, as a constant: a node that reshapes it would be run with each step. */
+  private reshaped(op: string, [input, shape]: readonly string[]): string[] | undefined {
+    if (op !== 'Reshape') return undefined
+    const tensorOf = (name: string) => this.initializers.find(constant => constant.name === name)?.tensor
+    const number = tensorOf(input!)
+    if (!number || sizeOf(number.shape) !== 1) return undefined
+    return [this.constant({ ...number, shape: toNumbers(tensorOf(shape!)!) })]
   }
 
   /** Gives a value another name. */

@@ -1,11 +1,11 @@
 /** Ops that sum up, and matrix products. */
 import { broadcastShapes, normalizeAxis } from '../../util/broadcast.ts'
 import { UsageError } from '../../util/errors.ts'
-import { hostTensor, type Shape, showShape, sizeOf } from '../../util/host-tensor.ts'
+import { hostTensor, type Shape, showShape, sizeOf, toNumbers } from '../../util/host-tensor.ts'
 import { apply, applyAll, type Lowering, type OpDefinition, type Tensor } from '../node.ts'
 import { cast, div, equal, exp, Mul, mul, sub } from './elementwise.ts'
 import { expand, Reshape, reshape, sumTo, Transpose } from './shape.ts'
-import { constantValue, sameDType } from './source.ts'
+import { Constant, constant, constantValue, sameDType } from './source.ts'
 
 interface ReduceAttributes {
   readonly axes: readonly number[]
@@ -216,11 +216,23 @@ export interface MatMulOptions {
 /** The matrix product over the last two axes; to transpose either factor, and to scale, costs nothing. */
 export function matMul(a: Tensor, b: Tensor, options: MatMulOptions = {}): Tensor {
   const { transA = false, transB = false, scale = 1, again = false } = options
+  // ONNX Runtime copies a left matrix that is to be transposed once for each 128 columns of the right one.
+  const left = transA ? turnedConstant(a) : undefined
+  if (left) return matMul(left, b, { ...options, transA: false })
   const turned = turnedMatrix(b)
   if (turned) return matMul(a, turned, { ...options, transB: !transB })
   const plain = withoutFactor(a)
   if (plain) return matMul(plain.x, b, { ...options, scale: scale * plain.factor })
   return apply(MatMul, [a, b], { transA, transB, scale, again })
+}
+
+/** The transpose of a constant matrix; undefined: `x` is none. */
+function turnedConstant(x: Tensor): Tensor | undefined {
+  if (x.node.op !== Constant || x.shape.length !== 2) return undefined
+  const [rows, columns] = x.shape as [number, number]
+  const values = toNumbers(x.node.attributes.value)
+  const turned = values.map((_, i) => values[(i % rows) * columns + Math.floor(i / rows)]!)
+  return constant(hostTensor(x.dtype, [columns, rows], turned))
 }
 
 /** What `x` is a multiple of, if it is one. */
