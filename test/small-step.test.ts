@@ -18,7 +18,7 @@ import { openEngine } from '../src/runtime/node.ts'
 import type { PartedGraph } from '../src/runtime/steps/parted-graph.ts'
 import { planSteps, type StepPlan, tasksOf } from '../src/runtime/steps/plan.ts'
 import { steppedLoader } from '../src/runtime/steps/stepped.ts'
-import { isKernel, isParted } from '../src/runtime/steps/task.ts'
+import { isKernel, isParted, namesReadBy } from '../src/runtime/steps/task.ts'
 import { hostTensor } from '../src/util/host-tensor.ts'
 import { architectureNamed } from '../src/zoo/index.ts'
 import { loopModel, type NodeBuilder, nodeBuilder, waves } from './loop-model.ts'
@@ -75,18 +75,33 @@ describe('bassas/mlp-3', () => {
     const plan = planOf(program.bytes)
     expect(plan.isSmall).toBe(true)
     expect(plan.phases.map(phase => ('graph' in phase ? 'graph' : 'stages'))).toEqual(['graph', 'stages'])
-    const [pixels, first, rest, gradients] = graphsOf(plan)
+    // Each thread takes its own images.
+    const taken = plan.phases.flatMap(phase => ('graph' in phase ? phase.graph.nodes : []))
+    expect(taken.some(({ inputs }) => inputs.includes('images') || inputs.includes('labels'))).toBe(false)
+    const [pixels, first, rest, last] = graphsOf(plan)
     expect(pixels!.map(({ parts }) => parts)).toEqual([2])
+    expect(pixels![0]!.inputs).toContainEqual({ tensor: 'images', isWhole: true })
     // Rows of the first product, transposed, of all images; then rows of images, forward and backward.
     expect(first!.map(graph => [graph.name, graph.parts, opsOf(graph)])).toEqual([
-      ['forward/hidden1/Gemm_10', 2, ['Gemm']],
+      ['forward/hidden1/Gemm_8', 2, ['Gemm']],
     ])
     expect(first![0]!.graph.outputs.map(({ shape }) => shape)).toEqual([[64, 32]])
+    // Gradients of weights too: of each thread's own images.
     expect(rest!.map(({ parts }) => parts)).toEqual([2])
-    expect(opsOf(rest![0]!).filter(op => op === 'MatMul' || op === 'Gemm')).toHaveLength(6)
-    // The largest gradient in parts, the others each by one thread.
-    expect(gradients!.map(({ parts }) => parts)).toEqual([2, 1, 1, 1, 1])
-    expect(gradients!.map(graph => opsOf(graph).length)).toEqual([2, 1, 1, 7, 5])
+    expect(opsOf(rest![0]!).filter(op => op === 'MatMul' || op === 'Gemm')).toHaveLength(14)
+    expect(rest![0]!.outputs.filter(({ tensor }) => tensor.endsWith('/parts'))).toHaveLength(4)
+    // The loss of all images runs beside the updates, which add up what both threads made.
+    expect(last!.map(({ parts }) => parts)).toEqual([1])
+    const kernels = tasksOf(plan.phases).filter(isKernel)
+    expect(kernels.map(kernel => namesReadBy(kernel).filter(name => name.endsWith('/parts')).length)).toEqual(
+      [1, 1, 1, 1],
+    )
+  })
+
+  test('has gradients by columns where there are too many threads for so few images', () => {
+    const graphs = graphsOf(planOf(program.bytes, 4)).flat()
+    const gradient = graphs.find(({ name }) => name === 'backward/hidden1/Gemm_60')!
+    expect([gradient.parts, opsOf(gradient)]).toEqual([4, ['Slice', 'Gemm']])
   })
 
   test('is run by threads that share each node where most of it would be of one thread, or there is only one', () => {
@@ -105,7 +120,7 @@ describe('bassas/mlp-3', () => {
     const graphs = graphsOf(planOf(program.bytes, 2, true)).flat()
     const names = new Set(graphs.map(({ name }) => name))
     expect(names.size).toBe(graphs.length)
-    expect(graphs.find(({ name }) => name === 'forward/hidden1/Add_12')).toMatchObject({
+    expect(graphs.find(({ name }) => name === 'forward/hidden1/Add_10')).toMatchObject({
       op: 'Add',
       parts: 2,
     })
@@ -166,7 +181,7 @@ describe('the same up to rounding', () => {
     const { loss } = await loaded.run({ feeds, keep: program.keep })
     expectSame({ loss: loss! }, { loss: (await trained(whole[1], program)).loss! }, ROUNDING)
     const nodes = (await loaded.profile())!.flatMap(run => run.nodes)
-    expect(nodes.some(({ name }) => name === 'forward/dense_1/Gemm_10')).toBe(true)
+    expect(nodes.some(({ name }) => name === 'forward/dense_1/Gemm_8')).toBe(true)
     await engine.close()
   })
 

@@ -179,7 +179,7 @@ export class NativeSession {
   }
 
   /** Prepares runs that read and write the same memory each time. */
-  bind(inputs: Tensors, outputs: Tensors): NativeBinding {
+  bind(inputs: BoundTensors, outputs: Tensors): NativeBinding {
     return new NativeBinding(this.#runtime, this.#session, inputs, outputs)
   }
 
@@ -204,21 +204,29 @@ export class NativeSession {
   }
 }
 
+/** Undefined: an input is given before a run. */
+type BoundTensors = Readonly<Record<string, HostTensor | undefined>>
+
+const NOTHING: Pointer = 0n
+
 export class NativeBinding {
   readonly #runtime: NativeRuntime
+  /** Its own. */
   readonly #values: readonly Pointer[]
+  readonly #inputs: BigUint64Array
   readonly call: NativeCall
   /** Keeps what the call points to. */
   readonly held: readonly unknown[]
 
-  constructor(runtime: NativeRuntime, session: Pointer, inputs: Tensors, outputs: Tensors) {
+  constructor(runtime: NativeRuntime, session: Pointer, inputs: BoundTensors, outputs: Tensors) {
     this.#runtime = runtime
     const tensors = [...Object.values(inputs), ...Object.values(outputs)]
-    this.#values = tensors.map(tensor => runtime.value(tensor))
+    const values = tensors.map(tensor => (tensor ? runtime.value(tensor) : NOTHING))
+    this.#values = values.filter(value => value !== NOTHING)
     const names = [...Object.keys(inputs), ...Object.keys(outputs)].map(name => Buffer.from(`${name}\0`))
     const count = Object.keys(inputs).length
     const pointers = names.map(name => koffi.address(name))
-    const lists = [pointers, this.#values].flatMap(list => [list.slice(0, count), list.slice(count)])
+    const lists = [pointers, values].flatMap(list => [list.slice(0, count), list.slice(count)])
     // Small arrays may be moved, shared ones stay; and one word more than there are: of nothing there is no address.
     const fixed = lists.map(list => {
       const words = new BigUint64Array(new SharedArrayBuffer(8 * (list.length + 1)))
@@ -226,11 +234,17 @@ export class NativeBinding {
       return words
     })
     this.held = [tensors, names, fixed]
+    this.#inputs = fixed[2]!
     const [inputNames, outputNames, inputValues, outputValues] = fixed.map(words => koffi.address(words))
     this.call = [
       ...([session, inputNames!, inputValues!, BigInt(count)] as const),
       ...([outputNames!, BigInt(tensors.length - count), outputValues!] as const),
     ]
+  }
+
+  /** Gives the input at a place a value, which the caller keeps alive for runs to come. */
+  give(at: number, value: Pointer): void {
+    this.#inputs[at] = value
   }
 
   run(): void {

@@ -8,14 +8,23 @@ import type { PartedGraph, PartedNumber, PartedValue } from './parted-graph.ts'
 import type { Sessions, SharedSession } from './sessions.ts'
 import { isParted, type Task } from './task.ts'
 
+/** Where parts take an input that has no place before a run. */
+interface Gap {
+  readonly tensor: string
+  readonly binding: NativeBinding
+  readonly at: number
+}
+
 export class PartedCalls {
   /** Undefined where no task is run part by part. */
   readonly calls: NativeCalls | undefined
+  readonly #runtime: NativeRuntime
   readonly #bindings: NativeBinding[] = []
+  readonly #gaps: Gap[] = []
 
   /**
    * @param copies of sessions, for threads that are to run short graphs at once
-   * @param tensors what the tasks read and write
+   * @param tensors what the tasks read and write, but for the data: see {@link give}
    */
   constructor(
     runtime: NativeRuntime,
@@ -24,6 +33,7 @@ export class PartedCalls {
     tasks: readonly Task[],
     tensors: Tensors,
   ) {
+    this.#runtime = runtime
     const parts = new Map<number, NativeCall[]>()
     try {
       for (const [i, task] of tasks.entries())
@@ -46,13 +56,18 @@ export class PartedCalls {
     tensors: Tensors,
   ): NativeCall[] {
     const { names } = alike[0]!
-    const tensorOf = (value: PartedValue | PartedNumber, part: number): Omit<HostTensor, 'shape'> => {
+    const tensorOf = (
+      value: PartedValue | PartedNumber,
+      part: number,
+    ): Omit<HostTensor, 'shape'> | undefined => {
       if ('numbers' in value) {
         const data = fixedArray('int64', 1) as BigInt64Array
         data[0] = BigInt(value.numbers[part]!)
         return { dtype: 'int64', data }
       }
-      const { dtype, data } = tensors[value.tensor]!
+      const tensor = tensors[value.tensor]
+      if (!tensor) return undefined
+      const { dtype, data } = tensor
       return { dtype, data: value.isWhole ? data : valuesOfPart(data, part, parts) }
     }
     const bound = (
@@ -62,16 +77,36 @@ export class PartedCalls {
     ) =>
       Object.fromEntries(
         infos.map(({ name, shape }, i) => {
-          const tensor = { ...tensorOf(values[i]!, part), shape: shape as Shape }
-          return [names.get(name) ?? name, tensor] as const
+          const tensor = tensorOf(values[i]!, part)
+          return [names.get(name) ?? name, tensor && { ...tensor, shape: shape as Shape }] as const
         }),
       )
     return Array.from({ length: parts }, (_, part) => {
       const { session } = alike[Math.floor((part * alike.length) / parts)]!
-      const binding = session.bind(bound(graph.inputs, inputs, part), bound(graph.outputs, outputs, part))
+      const own = bound(graph.inputs, inputs, part)
+      const binding = session.bind(own, bound(graph.outputs, outputs, part) as Tensors)
       this.#bindings.push(binding)
+      for (const [at, tensor] of Object.values(own).entries())
+        if (!tensor) this.#gaps.push({ tensor: (inputs[at] as PartedValue).tensor, binding, at })
       return binding.call
     })
+  }
+
+  /**
+   * Gives the tasks the data of a run.
+   *
+   * @returns takes it back
+   */
+  give(data: Tensors): () => void {
+    const values = new Map<string, bigint>()
+    for (const { tensor, binding, at } of this.#gaps) {
+      const value = values.get(tensor) ?? this.#runtime.value(data[tensor]!)
+      values.set(tensor, value)
+      binding.give(at, value)
+    }
+    return () => {
+      for (const value of values.values()) this.#runtime.release('ReleaseValue', value)
+    }
   }
 
   release(): void {

@@ -3,6 +3,7 @@ import { costOfNode } from '../../onnx/cost.ts'
 import type { OnnxGraph, OnnxNode, ValueInfo } from '../../onnx/model.ts'
 import type { ValueType } from '../../onnx/shapes.ts'
 import { type HostTensor, hostTensor, type Shape } from '../../util/host-tensor.ts'
+import { partsOf } from './partial-sums.ts'
 import type { Role } from './roles.ts'
 import type { StepBody } from './step-body.ts'
 import { isProduct } from './weights.ts'
@@ -69,6 +70,8 @@ export interface Partition {
    * default.
    */
   readonly transposed?: ReadonlySet<string>
+  /** Nodes of whose values each part makes sums of its own: see partial-sums.ts; none by default. */
+  readonly sums?: { has(node: OnnxNode): boolean }
 }
 
 /** The graph of one part of some nodes, in their order. `isRead`: whether a value is read beyond them. */
@@ -95,7 +98,7 @@ export function partedGraph(
       outputs: outputs.map(name => part.outputOf(name)),
     },
     inputs: inputs.map(({ value }) => value),
-    outputs: outputs.map(tensor => ({ tensor, isWhole: false })),
+    outputs: outputs.map(name => ({ tensor: part.isSum(name) ? partsOf(name) : name, isWhole: false })),
     operands: nodes[0]!.inputs.filter(name => name !== '').map(name => body.typeOf(name)),
     work: Math.round(sumOfOperations(nodes, body) + part.nodes.length * parts * NODE_OPERATIONS),
   }
@@ -114,14 +117,16 @@ class Part {
   readonly #own: ReadonlySet<OnnxNode>
   readonly #parts: number
   readonly #transposed: ReadonlySet<string>
+  readonly #sums: Partition['sums']
   /** What is an input, a constant or a value of nodes already. */
   readonly #known = new Set<string>()
 
-  constructor(body: StepBody, nodes: readonly OnnxNode[], { parts, rolesOf, transposed }: Partition) {
+  constructor(body: StepBody, nodes: readonly OnnxNode[], { parts, rolesOf, transposed, sums }: Partition) {
     this.#body = body
     this.#own = new Set(nodes)
     this.#parts = parts
     this.#transposed = transposed ?? new Set()
+    this.#sums = sums
     for (const node of nodes) {
       const roles = rolesOf(node)
       const inputs = node.inputs.map((name, i) => (name === '' ? '' : this.#named(name, roles[i]!)))
@@ -133,7 +138,13 @@ class Part {
   outputOf(name: string): ValueInfo {
     const { dtype, shape } = this.#body.typeOf(name)
     const whole = this.#transposed.has(name) ? shape.toReversed() : shape
-    return { name: partOf(name), dtype, shape: shapeOfPart(whole, this.#parts) }
+    return { name: partOf(name), dtype, shape: this.isSum(name) ? shape : shapeOfPart(whole, this.#parts) }
+  }
+
+  /** Whether each part makes a sum of its own. */
+  isSum(name: string): boolean {
+    const producer = this.#body.producerOf(this.#body.baseOf(name))
+    return producer !== undefined && (this.#sums?.has(producer) ?? false)
   }
 
   /** A value as the part's nodes read it. */
@@ -142,33 +153,37 @@ class Part {
     if (this.#known.has(known)) return known
     this.#known.add(known)
     const base = this.#body.baseOf(name)
-    const { shape } = this.#body.typeOf(name)
+    const { dtype, shape } = this.#body.typeOf(name)
     const constant = this.#body.constant(name)
     const producer = this.#body.producerOf(base)
-    if (constant) this.initializers.set(known, role === 'whole' ? constant : firstPart(constant, this.#parts))
+    const isSum = this.isSum(base)
+    const own = role === 'whole' || isSum ? shape : shapeOfPart(shape, this.#parts)
+    if (constant) this.initializers.set(known, partOfConstant(constant, role, this.#parts))
     else if (producer && this.#own.has(producer)) {
       if (role !== 'part') throw new Error(`${base}: made in parts, and read otherwise`)
-      if (base !== name) this.#reshape(partOf(base), shapeOfPart(shape, this.#parts), known)
+      if (base !== name) this.#reshape(partOf(base), own, known)
     } else if (role === 'columns') {
       const [, columns] = shape as [number, number]
       this.#slice(this.#named(name, 'whole'), 1, columns, known)
     } else if (this.#transposed.has(base)) this.#turn(base, role, known)
-    else
-      this.#input(known, base, role === 'whole', role === 'whole' ? shape : shapeOfPart(shape, this.#parts))
+    else {
+      const tensor = isSum ? partsOf(base) : base
+      const info = { name: known, dtype, shape: this.#body.shapeOfData(base) ?? own }
+      this.#input({ tensor, isWhole: role === 'whole' }, info)
+    }
     return known
   }
 
-  #input(name: string, tensor: string, isWhole: boolean, shape: Shape): void {
-    const { dtype } = this.#body.typeOf(tensor)
-    this.inputs.set(name, { value: { tensor, isWhole }, info: { name, dtype, shape } })
+  #input(value: PartedValue, info: ValueInfo): void {
+    this.inputs.set(info.name, { value, info })
   }
 
   /** Rows of a matrix that lies transposed. */
   #turn(name: string, role: Role, known: string): void {
-    const { shape } = this.#body.typeOf(name)
+    const { dtype, shape } = this.#body.typeOf(name)
     const whole = `${known}/transposed`
     const own = role === 'part' && this.#parts > 1 ? `${whole}/columns` : whole
-    this.#input(whole, name, true, shape.toReversed())
+    this.#input({ tensor: name, isWhole: true }, { name: whole, dtype, shape: shape.toReversed() })
     if (own !== whole) this.#slice(whole, 1, shape[0]!, own)
     const attributes = { perm: { ints: [1, 0] } }
     this.nodes.push({ op: 'Transpose', inputs: [own], outputs: [known], attributes })
@@ -200,7 +215,10 @@ function shapeOfPart(shape: Shape, parts: number): Shape {
   return parts === 1 ? shape : [first! / parts, ...others]
 }
 
-function firstPart({ dtype, shape, data }: HostTensor, parts: number): HostTensor {
-  const length = data.length / parts
-  return { dtype, shape: shapeOfPart(shape, parts), data: data.slice(0, length) } as HostTensor
+/** Of a constant all of whose parts are alike; of columns, there is one row. */
+function partOfConstant(constant: HostTensor, role: Role, parts: number): HostTensor {
+  if (role === 'whole') return constant
+  const { dtype, shape, data } = constant
+  const own = role === 'part' ? shapeOfPart(shape, parts) : [1, data.length / parts]
+  return { dtype, shape: own, data: data.slice(0, data.length / parts) } as HostTensor
 }

@@ -6,6 +6,7 @@ import type { OnnxGraph, OnnxModel, OnnxNode, ValueInfo } from '../../onnx/model
 import { type ValueType, valuesOf } from '../../onnx/shapes.ts'
 import { LANES } from './access.ts'
 import type { Kernel } from './kernel.ts'
+import { partsOf, strideOfParts } from './partial-sums.ts'
 import { BLOCKS } from './pass-kernels.ts'
 import { type Crew, type Phase, phasesOf } from './phases.ts'
 import { smallStep } from './small-step.ts'
@@ -97,7 +98,9 @@ export function planSteps({ graph }: OnnxModel, crew: Crew): StepPlan | undefine
   ])
   const { phases: firstPhases, extra } = phasesOf(body, updates, needed, crew)
   const small = smallStep(body, updates, firstPhases, needed, crew)
-  const phases = withUpdates(small ?? firstPhases, lastKernels, updates.late)
+  const sums = small?.sums ?? new Map<string, number>()
+  for (const [name, parts] of sums) extra.set(partsOf(name), parts * strideOfParts(body.sizeOf(name)))
+  const phases = withUpdates(small?.phases ?? firstPhases, updates.kernels(sums), updates.late)
   if (!phases.some(phase => 'stages' in phase)) return undefined
   for (const { blocks } of updates.sums.values()) extra.set(blocks, BLOCKS * LANES)
   // What nodes are in phases: of a sum, what is left to do.
@@ -152,7 +155,7 @@ export function planSteps({ graph }: OnnxModel, crew: Crew): StepPlan | undefine
     condition: loopBody.inputs[1]!.name,
     states,
     perStep,
-    taskInputs: graph.inputs.filter(({ name }) => read.has(name)),
+    taskInputs: graph.inputs.filter(({ name }) => read.has(name) && body.isOfFixedSize(name)),
   }
 }
 
@@ -160,7 +163,10 @@ export function planSteps({ graph }: OnnxModel, crew: Crew): StepPlan | undefine
 export const tasksOf = (phases: readonly (Phase | StepPhase)[]): Task[] =>
   phases.flatMap(phase => ('stages' in phase ? phase.stages.flat() : []))
 
-/** Updates are the last stage: they write over the states that all others read, but for what comes after them. */
+/**
+ * Updates are the last stage: they write over the states that all others read, but for what comes after them. Tasks
+ * that neither read those nor make what updates read run beside them.
+ */
 function withUpdates(
   phases: readonly Phase[],
   updates: readonly Kernel[],
@@ -169,8 +175,16 @@ function withUpdates(
   if (updates.length === 0) return [...phases]
   const last = phases.at(-1)
   const end: Phase[] = late.length > 0 ? [{ nodes: late }] : []
-  if (last && 'stages' in last) return [...phases.slice(0, -1), { stages: [...last.stages, updates] }, ...end]
-  return [...phases, { stages: [updates] }, ...end]
+  if (!last || !('stages' in last)) return [...phases, { stages: [updates] }, ...end]
+  const beside = last.stages.at(-1)!
+  const read = new Set(updates.flatMap(namesReadBy))
+  const touched = read.union(new Set(updates.flatMap(namesWrittenBy)))
+  const isApart = (task: Task) =>
+    !namesReadBy(task).some(name => touched.has(name)) && !namesWrittenBy(task).some(name => read.has(name))
+  const stages = beside.every(isApart)
+    ? [...last.stages.slice(0, -1), [...beside, ...updates]]
+    : [...last.stages, updates]
+  return [...phases.slice(0, -1), { stages }, ...end]
 }
 
 /** What phases and stages give to others, with the first and the last moment of each. */

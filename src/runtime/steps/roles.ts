@@ -35,8 +35,9 @@ export function rolesOf(node: OnnxNode, body: StepBody): readonly Role[] | undef
   return roles?.every((role, i) => canBe(inputs[i]!, role, body)) ? roles : undefined
 }
 
-/** Constants are the same in each part. */
+/** Constants are the same in each part; the data is whole. */
 function canBe(name: string, role: Role, body: StepBody): boolean {
+  if (body.shapeOfData(name)) return role === 'whole'
   const constant = body.constant(name)
   return constant ? role === 'whole' || (role === 'part' && isUniform(constant)) : body.isOfOneShape(name)
 }
@@ -68,6 +69,8 @@ function rolesByOperator(node: OnnxNode, body: StepBody): readonly Role[] | unde
     case 'LogSoftmax':
     case 'ArgMax':
       return axisOf(intOf(attributes.axis, op === 'ArgMax' ? 0 : -1)) > 0 ? ['part'] : undefined
+    case 'Gather':
+      return axisOf(intOf(attributes.axis, 0)) === 0 && shapes[1]!.length > 0 ? ['whole', 'part'] : undefined
     case 'Transpose':
       return intsOf(attributes.perm)?.[0] === 0 ? ['part'] : undefined
     case 'Concat':

@@ -12,6 +12,7 @@ import {
   partedGraph,
   sumOfOperations,
 } from './parted-graph.ts'
+import { partialSums } from './partial-sums.ts'
 import type { Crew, Phase } from './phases.ts'
 import { canBeTransposed, isAligned, ROLES_TRANSPOSED, type Role, rolesOf } from './roles.ts'
 import { MOST_THREADS } from './share.ts'
@@ -62,8 +63,14 @@ interface Place {
 /** Thrown where a node reads the data and what tasks make: it can come neither before them nor among them. */
 class BoundToData extends Error {}
 
+export interface SmallPhases {
+  readonly phases: Phase[]
+  /** How many sums each of these values is, which updates are to add up: see partial-sums.ts. */
+  readonly sums: ReadonlyMap<string, number>
+}
+
 /**
- * The phases of a small step: what needs the data, on which all else waits, and one phase of tasks. Undefined where
+ * The phases of a small step: what takes the numbers of the minibatch's images, and one phase of tasks. Undefined where
  * the step is not small, or most of it does not fall into rows.
  *
  * @param needed values of the step that are read after it
@@ -74,7 +81,7 @@ export function smallStep(
   phases: readonly Phase[],
   needed: ReadonlySet<string>,
   crew: Crew,
-): Phase[] | undefined {
+): SmallPhases | undefined {
   const operations = (some: readonly OnnxNode[]) => sumOfOperations(some, body)
   const all = operations(body.nodes.filter(node => !updates.has(node)))
   const nodes = phases.flatMap(phase => ('nodes' in phase ? phase.nodes : []))
@@ -90,12 +97,12 @@ export function smallStep(
   const most = Math.min(crew.threads, MOST_THREADS)
   const steps = Array.from({ length: most - 1 }, (_, i) => most - i)
     .filter(parts => 2 * parts >= most)
-    .map(parts => new SmallStep(body, nodes, needed, crew, parts))
+    .map(parts => new SmallStep(body, updates, nodes, needed, crew, parts))
     .filter(isWorth)
   // Fewer parts that are of all products before more of some.
   const step = steps.find(one => products.every(node => one.rolesOf(node))) ?? steps[0]
   try {
-    return step?.arranged(phases)
+    return step && { phases: step.arranged(phases), sums: step.sums }
   } catch (error) {
     if (!(error instanceof BoundToData)) throw error
     return undefined
@@ -118,6 +125,7 @@ class SmallStep {
   readonly #roles = new Map<OnnxNode, readonly Role[] | undefined>()
   /** Products that are made and lie transposed. */
   readonly #transposed: ReadonlySet<string>
+  readonly #sums: ReadonlyMap<OnnxNode, readonly Role[]>
   readonly #first: OnnxNode[] = []
   readonly #stages: SmallStage[] = []
   /** Of values that tasks make. */
@@ -125,6 +133,7 @@ class SmallStep {
 
   constructor(
     body: StepBody,
+    updates: Updates,
     nodes: readonly OnnxNode[],
     needed: ReadonlySet<string>,
     { isMeasured }: Crew,
@@ -134,10 +143,17 @@ class SmallStep {
     this.#needed = needed
     this.#isMeasured = isMeasured
     this.#parts = parts
+    this.#sums = partialSums(body, updates, nodes, parts)
     const all = new Set(nodes)
     this.#transposed = new Set(
       nodes.filter(node => this.#isTransposed(node, all)).map(node => node.outputs[0]!),
     )
+  }
+
+  /** By values: into how many sums they fall. */
+  get sums(): ReadonlyMap<string, number> {
+    const names = [...this.#sums.keys()].flatMap(({ outputs }) => outputs)
+    return new Map(names.map(name => [name, this.#parts]))
   }
 
   /** Of a node whose rows fall into the parts. */
@@ -147,8 +163,11 @@ class SmallStep {
   }
 
   #findRoles(node: OnnxNode): readonly Role[] | undefined {
-    if (!node.inputs.every(name => this.#isBound(name))) return undefined
+    const isGiven = (name: string) => this.#isBound(name) || this.#body.shapeOfData(name) !== undefined
+    if (!node.inputs.every(isGiven)) return undefined
     if (this.#transposed.has(node.outputs[0]!)) return ROLES_TRANSPOSED
+    const sums = this.#sums.get(node)
+    if (sums) return sums
     const roles = rolesOf(node, this.#body)
     const isTooSmall = roles?.includes('columns')
       ? operationsOf(node, this.#body) < LEAST_CUT
@@ -211,7 +230,7 @@ class SmallStep {
     const inputs = node.inputs.filter(name => name !== '')
     const sources = inputs.flatMap(name => this.#places.get(this.#body.baseOf(name)) ?? [])
     const roles = this.rolesOf(node)
-    if (!inputs.every(name => this.#isBound(name)) || (sources.length === 0 && !roles)) {
+    if (!roles && (sources.length === 0 || !inputs.every(name => this.#isBound(name)))) {
       if (sources.length > 0) throw new BoundToData(node.name)
       this.#first.push(node)
       return
@@ -304,6 +323,7 @@ class SmallStep {
   #graphOf(nodes: readonly OnnxNode[], parts: number, rolesOf: Partition['rolesOf']): Task {
     const own = new Set(nodes)
     const isRead = (name: string) => this.#body.isReadBeyond(name, own, this.#needed)
-    return partedGraph(this.#body, nodes, { parts, rolesOf, transposed: this.#transposed }, isRead)
+    const partition = { parts, rolesOf, transposed: this.#transposed, sums: this.#sums }
+    return partedGraph(this.#body, nodes, partition, isRead)
   }
 }

@@ -101,9 +101,17 @@ export class StepBody {
 
   /** Whether a name is that of an input of the program whose shape is known before it runs. */
   isOfFixedSize(name: string): boolean {
-    return this.#outer.some(
-      input => input.name === name && input.shape?.every(extent => typeof extent === 'number'),
-    )
+    return this.#inputNamed(name)?.shape?.every(extent => typeof extent === 'number') ?? false
+  }
+
+  /** Of an input of the program whose extents only a run knows: with names for those; undefined: it is none. */
+  shapeOfData(name: string): ValueInfo['shape'] {
+    return this.isOfFixedSize(name) ? undefined : this.#inputNamed(name)?.shape
+  }
+
+  /** An input of the program. */
+  #inputNamed(name: string): ValueInfo | undefined {
+    return this.#outer.find(input => input.name === name)
   }
 
   /** The value in memory of which another is the same bytes in another shape. */

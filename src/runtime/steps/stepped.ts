@@ -282,6 +282,7 @@ class SteppedProgram implements LoadedProgram {
     })
     const timings: number[][] = this.#tasks.map(() => [])
     const binding = this.#segments.bind({ ...feeds, ...this.#values })
+    const takeBack = this.#parted.give(inputs)
     try {
       for (let i = 0; i < count; i++) {
         number[0] = BigInt(i)
@@ -292,6 +293,7 @@ class SteppedProgram implements LoadedProgram {
         for (const { data, tensor } of stacks) put(data, tensor.data, i * data.length)
       }
     } finally {
+      takeBack()
       binding.release()
     }
     return { stacked: byName(stacks, ({ output, tensor }) => [output, tensor]), tasks: timings }

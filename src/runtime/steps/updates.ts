@@ -6,6 +6,7 @@ import { intOf } from '../../onnx/attributes.ts'
 import type { OnnxNode } from '../../onnx/model.ts'
 import { type Access, LANES } from './access.ts'
 import { isElementwise, type Kernel, type KernelStep, type Operand, operandsOf, stepsOf } from './kernel.ts'
+import { partsOf, strideOfParts } from './partial-sums.ts'
 import { BLOCKS, blocksOf } from './pass-kernels.ts'
 import { joinedByNames, type StepBody } from './step-body.ts'
 
@@ -48,8 +49,14 @@ export class Updates {
     return this.#nodes.has(node) || this.late.includes(node)
   }
 
-  kernels(): Kernel[] {
-    return this.#groups().map((nodes, i) => this.#kernel(nodes, i))
+  /** Whether a node is part of an update. */
+  updates(node: OnnxNode): boolean {
+    return this.#nodes.has(node)
+  }
+
+  /** @param parts of values that are read as the sums of so many: see partial-sums.ts */
+  kernels(parts: ReadonlyMap<string, number> = new Map()): Kernel[] {
+    return this.#groups().map((nodes, i) => this.#kernel(nodes, i, parts))
   }
 
   /** The sum of squares or magnitudes of a large state that a kernel updates. */
@@ -134,7 +141,7 @@ export class Updates {
     return groups.map(nodes => own.filter(node => nodes.has(node)))
   }
 
-  #kernel(nodes: readonly OnnxNode[], index: number): Kernel {
+  #kernel(nodes: readonly OnnxNode[], index: number, parts: ReadonlyMap<string, number>): Kernel {
     const { states, next } = this.#body
     const written = states.flatMap(({ name }, i) =>
       nodes.some(({ outputs }) => outputs[0] === next[i]) ? name : [],
@@ -150,6 +157,17 @@ export class Updates {
     const one: Access = { offset: 0, strides: loops.map(() => 0), lanes: 0 }
     const steps: KernelStep[] = []
     const places = new Map<string, number>()
+    const read = (tensor: string): number => {
+      const count = parts.get(tensor)
+      if (count === undefined) return steps.push({ op: 'Identity', operands: [{ tensor, at: each }] }) - 1
+      for (let part = 0; part < count; part++) {
+        const at = { ...each, offset: part * strideOfParts(size) }
+        const own = { tensor: partsOf(tensor), at }
+        const sum = { step: steps.length - 1 }
+        steps.push(part === 0 ? { op: 'Identity', operands: [own] } : { op: 'Add', operands: [sum, own] })
+      }
+      return steps.length - 1
+    }
     const operand = (name: string): Operand => {
       const tensor = this.#body.baseOf(name)
       const place = places.get(tensor)
@@ -158,7 +176,7 @@ export class Updates {
       if (constant !== undefined) return { constant }
       if (this.#body.sizeOf(name) === 1) return { tensor, at: one }
       // One step, so that what is used twice is read once.
-      const step = steps.push({ op: 'Identity', operands: [{ tensor, at: each }] }) - 1
+      const step = read(tensor)
       places.set(tensor, step)
       return { step }
     }
