@@ -8,7 +8,7 @@ import { compileTraining, type TrainProgram } from '../src/compile/train-program
 import { lateralInhibition } from '../src/nn/brain/lateral-inhibition.ts'
 import type { Layer } from '../src/nn/layer.ts'
 import { conv2d } from '../src/nn/layers/convolution.ts'
-import { dense, flatten, rescaling } from '../src/nn/layers/core.ts'
+import { activation, dense, flatten, rescaling } from '../src/nn/layers/core.ts'
 import { batchNormalization } from '../src/nn/layers/normalization.ts'
 import { maxPooling2d } from '../src/nn/layers/pooling.ts'
 import { crossEntropy } from '../src/nn/losses.ts'
@@ -21,7 +21,7 @@ import type { Loader } from '../src/runtime/loaded-program.ts'
 import type { Kernel } from '../src/runtime/steps/kernel.ts'
 import { packed } from '../src/runtime/steps/memory.ts'
 import { planSteps, tasksOf } from '../src/runtime/steps/plan.ts'
-import { isKernel } from '../src/runtime/steps/task.ts'
+import { isKernel, namesWrittenBy } from '../src/runtime/steps/task.ts'
 import { hostTensor, toNumbers } from '../src/util/host-tensor.ts'
 import { loopModel, type NodeBuilder, nodeBuilder, waves } from './loop-model.ts'
 import { resultsOf, stepped, whole, worstOf } from './step-runs.ts'
@@ -166,6 +166,51 @@ describe('layers', () => {
   })
 })
 
+describe('products whose left matrix is to be transposed', () => {
+  const compiled = (batchSize: number, units = 512) =>
+    compileTraining({
+      model: sequential(
+        [
+          flatten(),
+          ...['first', 'second'].flatMap(name => [
+            dense({ units, name }),
+            batchNormalization(),
+            activation('relu'),
+          ]),
+          dense({ units: 3 }),
+        ],
+        { input: [12, 12, 1], name: 'normalized' },
+      ),
+      loss: crossEntropy(),
+      optimizer: sgd({ momentum: 0.9 }),
+      batchSize,
+    })
+  const turnedIn = (program: TrainProgram) =>
+    passesOf(decodeModel(program.bytes)).flatMap(kernel =>
+      namesWrittenBy(kernel).filter(name => name.endsWith('/turned')),
+    )
+
+  test('have it from a kernel, where that pays', async () => {
+    const program = compiled(128)
+    // What the second layer reads, and the cotangent of the first, whose kernel is kept transposed.
+    expect(turnedIn(program)).toHaveLength(2)
+    expect(turnedIn(compiled(32))).toEqual([])
+    // Half a vector.
+    expect(turnedIn(compiled(128, 514))).toEqual([])
+    const run = (load: Loader) =>
+      resultsOf(load, program.bytes, {
+        ...noise(128, [12, 12, 1], 3),
+        ...initialState(program),
+        ...feedsOf(program, 0, 3, 0.01, 128),
+      })
+    const expected = await run(whole[1])
+    const one = await run(stepped[1])
+    for (const [name, tensor] of Object.entries(expected))
+      expect(worstOf(tensor, one[name]!), name).toBeLessThan(2e-6)
+    expect(await run(stepped[2])).toEqual(one)
+  })
+})
+
 describe('any nodes', () => {
   const [ROWS, COLUMNS, CHANNELS] = [24, 32, 16]
   const shape = [ROWS, COLUMNS, CHANNELS]
@@ -176,6 +221,13 @@ describe('any nodes', () => {
     [ROWS, ROWS],
     Array.from({ length: ROWS * ROWS }, (_, i) => +((i % ROWS) + Math.floor(i / ROWS) === ROWS - 1)),
   )
+
+  const turned = (b: NodeBuilder, x: string, y: string, rows: number, columns: number): string => {
+    const matrix = b.emit('Reshape', [x, b.ints(rows, columns)])[0]!
+    const other = b.emit('Reshape', [y, b.ints(columns, rows)])[0]!
+    const sum = b.emit('Add', [b.emit('Transpose', [matrix], { perm: { ints: [1, 0] } })[0]!, other])[0]!
+    return b.emit('Reshape', [sum, b.ints(...shape)])[0]!
+  }
 
   /** Each makes one value of the shape of all from two others, as layers and their gradients do. */
   const recipes: Record<string, (b: NodeBuilder, x: string, y: string) => string> = {
@@ -222,6 +274,9 @@ describe('any nodes', () => {
       const [sum] = b.emit('Add', [turned, other])
       return b.emit('Reshape', [sum!, b.ints(...shape)])[0]!
     },
+    matrixTurned: (b, x, y) => turned(b, x, y, ROWS, COLUMNS * CHANNELS),
+    // Three vectors a row.
+    narrowMatrixTurned: (b, x, y) => turned(b, x, y, (ROWS * COLUMNS * CHANNELS) / 12, 12),
     padded(b, x) {
       const inner = b.emit('Slice', [x, b.ints(1, 3), b.ints(ROWS - 1, COLUMNS), b.ints(0, 1)])[0]!
       return b.emit('Pad', [inner, b.ints(1, 0, 0, 1, 3, 0)])[0]!
@@ -258,12 +313,14 @@ describe('any nodes', () => {
   }
 
   test('the same bits as the whole loop', async () => {
-    let kernels = 0
+    let [kernels, turns] = [0, 0]
     const choices = fc.array(fc.tuple(fc.nat(), fc.nat(), fc.nat()), { minLength: 8, maxLength: 24 })
     await fc.assert(
       fc.asyncProperty(choices, async chosen => {
         const made = model(chosen)
-        kernels += passesOf(made).length
+        const passes = passesOf(made)
+        kernels += passes.length
+        turns += passes.filter(({ steps }) => steps.some(({ op }) => op === 'HighPairs')).length
         const bytes = encodeModel(made)
         const run = async (load: Loader) =>
           Object.values(await resultsOf(load, bytes, waves(shape, 2))).map(({ data }) => data as Float32Array)
@@ -278,6 +335,7 @@ describe('any nodes', () => {
     )
     // Most of them are worth kernels.
     expect(kernels).toBeGreaterThan(40)
+    expect(turns).toBeGreaterThan(10)
   })
 })
 

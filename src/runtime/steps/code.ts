@@ -13,7 +13,7 @@ const [LOAD, LOAD_SPLAT, STORE, SPLAT] = [0x00, 0x09, 0x0b, 0x13]
 const SIMD = 0xfd
 const simd = (opcode: number): number[] => [SIMD, ...unsigned(opcode)]
 const [LESS, GREATER, AND, ANDNOT, ABS] = [0x43, 0x44, 0x4e, 0x4f, 0xe0]
-const PSEUDO_MAX = 0xeb
+const [SHUFFLE, PSEUDO_MAX] = [0x0d, 0xeb]
 
 /** What follows the operands of an operation; between each two, where it takes any number of them. */
 const opcodes: Readonly<Record<Operation, number[]>> = {
@@ -32,6 +32,10 @@ const opcodes: Readonly<Record<Operation, number[]>> = {
   Positive: [...splat(0), ...simd(GREATER), ...splat(1), ...simd(AND)],
   // Relaxed: the processor's own fused operation.
   MultiplyAdd: simd(0x105),
+  LowValues: shuffle(0, 4, 1, 5),
+  HighValues: shuffle(2, 6, 3, 7),
+  LowPairs: shuffle(0, 1, 4, 5),
+  HighPairs: shuffle(2, 3, 6, 7),
 }
 
 /** Operations of any number of operands, two at a time. */
@@ -287,6 +291,11 @@ function keyOf(operand: Fixed): string {
 /** Four times a number. */
 function splat(value: number): number[] {
   return [F32_CONST, ...new Uint8Array(Float32Array.of(value).buffer), ...simd(SPLAT)]
+}
+
+/** These values of two vectors, the second's after the first's. */
+function shuffle(...values: readonly number[]): number[] {
+  return [...simd(SHUFFLE), ...values.flatMap(value => [0, 1, 2, 3].map(byte => 4 * value + byte))]
 }
 
 /** LEB128. */

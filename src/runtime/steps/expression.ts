@@ -15,7 +15,14 @@ import {
   Unfit,
   varyingLoop,
 } from './access.ts'
-import { isElementwise, type KernelStep, type Operand, operandsOf, stepsOf } from './kernel.ts'
+import {
+  isElementwise,
+  type KernelStep,
+  type Operand,
+  type Operation,
+  operandsOf,
+  stepsOf,
+} from './kernel.ts'
 import type { StepBody } from './step-body.ts'
 import { isProduct, termsOf, weightsOf } from './weights.ts'
 
@@ -67,6 +74,16 @@ export class Expression {
   /** The step that adds two others up. */
   sumOf(a: number, b: number): number {
     return this.#add([{ op: 'Add', operands: [{ step: a }, { step: b }] }])
+  }
+
+  /** The steps that have the columns of the four rows that others have. */
+  columnsOf([a, b, c, d]: readonly [number, number, number, number]): number[] {
+    const both = (op: Operation, x: number, y: number) =>
+      this.#add([{ op, operands: [{ step: x }, { step: y }] }])
+    return (['LowValues', 'HighValues'] as const).flatMap(half => {
+      const [first, last] = [both(half, a, b), both(half, c, d)]
+      return [both('LowPairs', first, last), both('HighPairs', first, last)]
+    })
   }
 
   #stepOf(operand: Operand): number {

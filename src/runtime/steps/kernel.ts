@@ -51,9 +51,13 @@ const operators = {
 
 /**
  * Those, and of their own: `Positive` is 1 where the operand is above 0, else 0; `MultiplyAdd` is the first operand
- * times the second, plus the third, rounded once where the processor can, else twice.
+ * times the second, plus the third, rounded once where the processor can, else twice. `LowValues` takes the first two
+ * values of both operands in turns, `HighValues` the last two; `LowPairs` takes the first two of one operand, then of
+ * the other, `HighPairs` the last two.
  */
-export type Operation = keyof typeof operators | 'Identity' | 'Relu' | 'Positive' | 'MultiplyAdd'
+export type Operation = keyof typeof operators | OwnOperation
+type OwnOperation = 'Identity' | 'Relu' | 'Positive' | 'MultiplyAdd' | Shuffle
+type Shuffle = 'LowValues' | 'HighValues' | 'LowPairs' | 'HighPairs'
 
 /** Operators that are some of those. The shape that `Reshape` is given is no operand. */
 const rewritten: Readonly<Record<string, readonly [number, number]>> = {

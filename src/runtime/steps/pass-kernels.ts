@@ -26,6 +26,8 @@ export interface Root {
   readonly name: string
   /** Of sums of blocks: what is summed. */
   readonly summed?: string
+  /** Of a transpose: what is transposed. Each four places read four rows, and write what were four columns. */
+  readonly turned?: string
   readonly tensor: string
   readonly size: number
   readonly loops: readonly number[]
@@ -48,6 +50,20 @@ export function valueRoot(body: StepBody, name: string): Root {
     loops: [Math.ceil(size / LANES)],
     places: [{ read: at, write: at }],
   }
+}
+
+/** The transpose of a matrix, by turns of four rows and a line of a cache, or less. */
+export function turnedRoot(body: StepBody, name: string, turned: string): Root {
+  const [rows, columns] = body.typeOf(turned).shape as [number, number]
+  const [vectors] = divisors(columns / LANES, LINE) as [number]
+  const places = Array.from({ length: vectors * LANES }, (_, i): Place => {
+    const row = i % LANES
+    const read = { offset: row * columns + i - row, strides: [vectors * LANES, LANES * columns], lanes: 1 }
+    const write = { offset: i * rows, strides: [vectors * LANES * rows, LANES], lanes: 1 }
+    return { read, write }
+  })
+  const loops = [columns / LANES / vectors, rows / LANES]
+  return { name, turned, tensor: name, size: rows * columns, loops, places }
 }
 
 /** The name of the sums of blocks of rows. */
@@ -135,7 +151,7 @@ export function passKernels(
 ): BuiltKernels {
   const { loops } = roots[0]
   const places = roots.flatMap(root => root.places.map(place => ({ root, ...place })))
-  const isLine = roots.some(({ summed }) => summed !== undefined)
+  const isLine = roots.some(({ summed, turned }) => (summed ?? turned) !== undefined)
   const built = kernelsOf(body, isLeaf, { loops, places, isLine }, name)
   const all = (names: (kernel: BuiltKernel) => ReadonlySet<string>) =>
     built.map(names).reduce((a, b) => a.union(b))
@@ -187,6 +203,8 @@ function kernelsOf(
 
 /** The scopes that are needed in the place of one. */
 function changed(scope: Scope, needs: NeedsLoops): Scope[] {
+  if (scope.places.some(({ root }) => root.turned !== undefined))
+    throw new Unfit('other loops of a transpose')
   const changes = needs.changes(scope.loops)
   if (changes.length > 1 && scope.places.some(({ write }) => write.strides[needs.loop] === 0))
     throw new Unfit('parts of a sum')
@@ -230,6 +248,13 @@ function withLine(scope: Scope): Scope | undefined {
   return { ...line!, isLine: true }
 }
 
+/** Of each four rows. */
+function columnsOf(expression: Expression, rows: readonly number[]): number[] {
+  return rows.flatMap((_, i) =>
+    i % LANES === 0 ? expression.columnsOf(rows.slice(i, i + LANES) as [number, number, number, number]) : [],
+  )
+}
+
 /** One kernel, in these loops; throws what they would have to be. */
 function kernelOf(
   body: StepBody,
@@ -238,11 +263,15 @@ function kernelOf(
   name: string,
 ): BuiltKernel {
   const expression = new Expression(body, isLeaf, loops)
-  const results = places.map(({ root, read, write }) => {
-    const isSum = root.summed !== undefined
-    const step = isSum ? expression.readAt(root.summed, read) : expression.computedAt(root.name, read)
-    return { isSum, result: { tensor: root.tensor, at: write, step } }
+  const found = places.map(({ root, read }) => {
+    const source = root.summed ?? root.turned
+    return source === undefined ? expression.computedAt(root.name, read) : expression.readAt(source, read)
   })
+  const all = places[0]!.root.turned === undefined ? found : columnsOf(expression, found)
+  const results = places.map(({ root, write }, i) => ({
+    isSum: root.summed !== undefined,
+    result: { tensor: root.tensor, at: write, step: all[i]! },
+  }))
   const resultsOf = (sums: boolean) =>
     results.filter(({ isSum }) => isSum === sums).map(({ result }) => result)
   const { steps, leaves, inner } = expression

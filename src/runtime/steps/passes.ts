@@ -2,6 +2,7 @@
  * What kernels compute within a step: chains of nodes that go element by element, or by rows of few weights, where
  * ONNX Runtime would read and write memory for each node.
  */
+import { intsOf } from '../../onnx/attributes.ts'
 import type { OnnxNode } from '../../onnx/model.ts'
 import { LANES } from './access.ts'
 import { isMove } from './expression.ts'
@@ -10,8 +11,11 @@ import { joinedByNames, type StepBody } from './step-body.ts'
 import type { Updates } from './updates.ts'
 import { isProduct, weightsOf } from './weights.ts'
 
-/** What kernels compute a node as; `sum`: of the rows of a matrix; `weighted`: by a matrix of mostly zeros. */
-export type PassKind = 'move' | 'elementwise' | 'sum' | 'weighted'
+/**
+ * What kernels compute a node as; `sum`: of the rows of a matrix; `weighted`: by a matrix of mostly zeros; `turn`: the
+ * transpose of a matrix.
+ */
+export type PassKind = 'move' | 'elementwise' | 'sum' | 'weighted' | 'turn'
 
 /** Values below which a node is worth no kernel of its own. */
 const LEAST_VALUES = 8192
@@ -70,6 +74,7 @@ export class Passes {
     const isOutside = (name: string) => this.#body.constant(name) && this.#body.sizeOf(name) > 1
     if (this.#valuesOf(node).some(isOutside)) return undefined
     if (isMove(node)) return 'move'
+    if (isTurn(node, this.#body)) return 'turn'
     if (isProduct(node)) return this.#productKind(node)
     const fits = isElementwise(node) && this.#body.sizeOf(output) > 1
     return fits && operandsOf(node).every(name => this.#body.isFloat(name)) ? 'elementwise' : undefined
@@ -217,10 +222,13 @@ export class Passes {
 
   #isRoot(name: string, node: OnnxNode, needed: ReadonlySet<string>): boolean {
     const kind = this.#chosen.get(node)
-    if (kind === 'sum' || kind === 'weighted' || this.#body.isAmong(needed, name)) return true
+    if (kind === 'sum' || kind === 'weighted' || kind === 'turn' || this.#body.isAmong(needed, name))
+      return true
+    // Where a value is transposed, it is read at other places than where it is computed.
+    const isWithin = (reader: OnnxNode) => this.#chosen.has(reader) && this.#chosen.get(reader) !== 'turn'
     return this.#body
       .realReadersOf(name)
-      .some(reader => !this.#chosen.has(reader) || (kind !== 'move' && this.#isSmallSourceOf(name, reader)))
+      .some(reader => !isWithin(reader) || (kind !== 'move' && this.#isSmallSourceOf(name, reader)))
   }
 
   #isSmallSourceOf(name: string, reader: OnnxNode): boolean {
@@ -238,6 +246,15 @@ export class Passes {
       .filter(this.#isLarge)
     return new Set(sources.flatMap(name => (roots.has(name) ? name : [...(known.get(name) ?? [name])])))
   }
+}
+
+/** Whether a node transposes a matrix of whole vectors. */
+function isTurn({ op, inputs, attributes }: OnnxNode, body: StepBody): boolean {
+  return (
+    op === 'Transpose' &&
+    intsOf(attributes.perm)?.join() === '1,0' &&
+    body.typeOf(inputs[0]!).shape.every(extent => extent % LANES === 0)
+  )
 }
 
 /** What becomes of a value in kernels. */

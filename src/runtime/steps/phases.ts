@@ -10,6 +10,7 @@ import {
   passKernels,
   type Root,
   sumRoots,
+  turnedRoot,
   valueRoot,
 } from './pass-kernels.ts'
 import { Passes } from './passes.ts'
@@ -259,8 +260,11 @@ class Schedule {
   }
 
   #groupOf(node: OnnxNode, name: string): Group | Unfit {
-    const isSum = this.#passes.kindOf(node) === 'sum'
-    const roots = isSum ? sumRoots(this.#body, name, node.inputs[1]!) : [valueRoot(this.#body, name)]
+    const kind = this.#passes.kindOf(node)
+    const roots =
+      kind === 'sum'
+        ? sumRoots(this.#body, name, node.inputs[1]!)
+        : [kind === 'turn' ? turnedRoot(this.#body, name, node.inputs[0]!) : valueRoot(this.#body, name)]
     return this.#firstOf(roots.map(root => [root] as const))
   }
 
@@ -276,8 +280,10 @@ class Schedule {
     const [root] = group.roots
     const isLarge = (name: string) =>
       (this.#body.producerOf(name) ? this.#body.sizeOf(name) : 0) * 4 > root.size
-    const isAlone = ({ name }: Root) =>
-      this.#passes.kindOf(this.#body.producerOf(name)!) === 'weighted' || this.#roots.get(name)!.length > 0
+    const isAlone = ({ name, turned }: Root) =>
+      turned !== undefined ||
+      this.#passes.kindOf(this.#body.producerOf(name)!) === 'weighted' ||
+      this.#roots.get(name)!.length > 0
     const at = groups.findIndex(
       ({ roots: [other], built: { leaves } }) =>
         !isAlone(root) &&

@@ -11,7 +11,8 @@ import { BLOCKS } from './pass-kernels.ts'
 import { type Crew, type Phase, phasesOf } from './phases.ts'
 import { smallStep } from './small-step.ts'
 import { EXTENTS, neededFor, StepBody } from './step-body.ts'
-import { namesReadBy, namesWrittenBy, type Task } from './task.ts'
+import { isKernel, namesReadBy, namesWrittenBy, type Task } from './task.ts'
+import { turnedFactors, turnedName, withTurned } from './turned.ts'
 import { Updates } from './updates.ts'
 
 /** State that goes from step to step; float32. */
@@ -62,6 +63,14 @@ export interface StepPlan {
   readonly taskInputs: readonly ValueInfo[]
 }
 
+/** The loop of steps that a program is. */
+interface StepLoop {
+  readonly graph: OnnxGraph
+  /** The place of its node in the graph. */
+  readonly at: number
+  readonly loop: OnnxNode
+}
+
 /**
  * The plan of a program; undefined where the program is no such loop, or has nothing for tasks.
  *
@@ -72,13 +81,35 @@ export function planSteps({ graph }: OnnxModel, crew: Crew): StepPlan | undefine
   const loop = graph.nodes[at]
   const attribute = loop?.attributes.body
   if (!loop || !attribute || !('graph' in attribute)) return undefined
-  const loopBody = attribute.graph
-  if (!isPlain(graph, loop, loopBody, at)) return undefined
+  if (!isPlain(graph, loop, attribute.graph, at)) return undefined
+  const steps = { graph, at, loop }
+  let factors = turnedFactors(bodyOf(steps, attribute.graph))
+  for (;;) {
+    const plan = planOf(steps, withTurned(attribute.graph, factors), crew)
+    const kernels = tasksOf(plan?.phases ?? []).filter(isKernel)
+    const written = new Set(kernels.flatMap(namesWrittenBy))
+    const turned = new Set([...factors].filter(name => written.has(turnedName(name))))
+    if (turned.size === factors.size) return plan
+    factors = turned
+  }
+}
+
+const bodyOf = ({ graph, loop }: StepLoop, body: OnnxGraph): StepBody =>
+  new StepBody(
+    graph,
+    body,
+    body.inputs.slice(2),
+    body.outputs.slice(1, loop.inputs.length - 1).map(({ name }) => name),
+  )
+
+/** With this graph as the loop's. */
+function planOf(steps: StepLoop, loopBody: OnnxGraph, crew: Crew): StepPlan | undefined {
+  const { graph, at, loop } = steps
   const names = loop.inputs.slice(2)
   const inputs = loopBody.inputs.slice(2)
   const results = loopBody.outputs.slice(1).map(({ name }) => name)
   const next = results.slice(0, names.length)
-  const body = new StepBody(graph, loopBody, inputs, next)
+  const body = bodyOf(steps, loopBody)
   const updates = new Updates(body)
   const lastKernels = updates.kernels()
   const states = names.map((name, i): CarriedState => {
