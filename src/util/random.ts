@@ -129,7 +129,8 @@ export function truncatedNormal(key: Key, count: number): Float64Array {
 
 /** The integers 0 .. count - 1 in random order (Fisher-Yates). */
 export function permutation(key: Key, count: number): Int32Array {
-  const order = Int32Array.from({ length: count }, (_, i) => i)
+  const order = new Int32Array(count)
+  for (let i = 0; i < count; i++) order[i] = i
   const bits = randomBits(key, count)
   for (let i = count - 1; i > 0; i--) {
     // Multiply-shift keeps the bias below count / 2^32, unlike a modulus of few bits.
