@@ -10,7 +10,7 @@ import {
 } from '../graph/node.ts'
 import { Input } from '../graph/ops/source.ts'
 import type { OnnxGraph, OnnxModel, OnnxNode } from '../onnx/model.ts'
-import { bytesOf, type HostTensor, hostTensor, showShape, sizeOf, toNumbers } from '../util/host-tensor.ts'
+import { bytesOf, type HostTensor, hostTensor, showShape, sizeOf } from '../util/host-tensor.ts'
 import { nameWithOrigin } from './node-names.ts'
 
 export interface NamedTensor {
@@ -176,7 +176,8 @@ class Writer implements Lowering {
     const tensorOf = (name: string) => this.initializers.find(constant => constant.name === name)?.tensor
     const number = tensorOf(input!)
     if (!number || sizeOf(number.shape) !== 1) return undefined
-    return [this.constant({ ...number, shape: toNumbers(tensorOf(shape!)!) })]
+    const rank = tensorOf(shape!)?.data.length
+    return rank === undefined ? undefined : [this.constant({ ...number, shape: new Array(rank).fill(1) })]
   }
 
   /** Gives a value another name. */

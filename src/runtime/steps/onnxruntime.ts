@@ -207,13 +207,14 @@ export class NativeSession {
 /** Undefined: an input is given before a run. */
 type BoundTensors = Readonly<Record<string, HostTensor | undefined>>
 
-const NOTHING: Pointer = 0n
+export const NOTHING: Pointer = 0n
 
 export class NativeBinding {
   readonly #runtime: NativeRuntime
   /** Its own. */
   readonly #values: readonly Pointer[]
   readonly #inputs: BigUint64Array
+  readonly #inputNames: readonly string[]
   readonly call: NativeCall
   /** Keeps what the call points to. */
   readonly held: readonly unknown[]
@@ -235,6 +236,7 @@ export class NativeBinding {
     })
     this.held = [tensors, names, fixed]
     this.#inputs = fixed[2]!
+    this.#inputNames = Object.keys(inputs)
     const [inputNames, outputNames, inputValues, outputValues] = fixed.map(words => koffi.address(words))
     this.call = [
       ...([session, inputNames!, inputValues!, BigInt(count)] as const),
@@ -242,9 +244,9 @@ export class NativeBinding {
     ]
   }
 
-  /** Gives the input at a place a value, which the caller keeps alive for runs to come. */
-  give(at: number, value: Pointer): void {
-    this.#inputs[at] = value
+  /** Gives an input a value, which the caller keeps alive for runs to come. */
+  give(name: string, value: Pointer): void {
+    this.#inputs[this.#inputNames.indexOf(name)] = value
   }
 
   run(): void {

@@ -3,7 +3,7 @@ import type { HostTensor, Shape, TensorData } from '../../util/host-tensor.ts'
 import type { Tensors } from '../protocol.ts'
 import { fixedArray } from './memory.ts'
 import type { NativeCall, NativeCalls } from './native-calls.ts'
-import type { NativeBinding, NativeRuntime } from './onnxruntime.ts'
+import { type NativeBinding, type NativeRuntime, NOTHING } from './onnxruntime.ts'
 import type { PartedGraph, PartedNumber, PartedValue } from './parted-graph.ts'
 import type { Sessions, SharedSession } from './sessions.ts'
 import { isParted, type Task } from './task.ts'
@@ -12,7 +12,8 @@ import { isParted, type Task } from './task.ts'
 interface Gap {
   readonly tensor: string
   readonly binding: NativeBinding
-  readonly at: number
+  /** Of the session's input. */
+  readonly name: string
 }
 
 export class PartedCalls {
@@ -24,7 +25,8 @@ export class PartedCalls {
 
   /**
    * @param copies of sessions, for threads that are to run short graphs at once
-   * @param tensors what the tasks read and write, but for the data: see {@link give}
+   * @param tensors what the tasks read and write
+   * @param data names of what has no place before a run: see {@link give}
    */
   constructor(
     runtime: NativeRuntime,
@@ -32,6 +34,7 @@ export class PartedCalls {
     copies: number,
     tasks: readonly Task[],
     tensors: Tensors,
+    data: ReadonlySet<string>,
   ) {
     this.#runtime = runtime
     const parts = new Map<number, NativeCall[]>()
@@ -41,7 +44,7 @@ export class PartedCalls {
           // A task of one part has another copy than its neighbours, which may be alike.
           const numbers = Array.from({ length: Math.min(copies, task.parts) }, (_, n) => (i + n) % copies)
           const alike = numbers.map(copy => sessions.shared(task.graph, 1, copy))
-          parts.set(i, this.#callsOf(task, alike, tensors))
+          parts.set(i, this.#callsOf(task, alike, tensors, data))
         }
     } catch (error) {
       this.release()
@@ -54,40 +57,37 @@ export class PartedCalls {
     { graph, parts, inputs, outputs }: PartedGraph,
     alike: readonly SharedSession[],
     tensors: Tensors,
+    data: ReadonlySet<string>,
   ): NativeCall[] {
     const { names } = alike[0]!
-    const tensorOf = (
-      value: PartedValue | PartedNumber,
-      part: number,
-    ): Omit<HostTensor, 'shape'> | undefined => {
+    const nameOf = ({ name }: { readonly name: string }) => names.get(name) ?? name
+    const isGap = (value: PartedValue | PartedNumber): value is PartedValue =>
+      'tensor' in value && data.has(value.tensor)
+    const tensorOf = (value: PartedValue | PartedNumber, part: number): Omit<HostTensor, 'shape'> => {
       if ('numbers' in value) {
-        const data = fixedArray('int64', 1) as BigInt64Array
-        data[0] = BigInt(value.numbers[part]!)
-        return { dtype: 'int64', data }
+        const number = fixedArray('int64', 1) as BigInt64Array
+        number[0] = BigInt(value.numbers[part]!)
+        return { dtype: 'int64', data: number }
       }
-      const tensor = tensors[value.tensor]
-      if (!tensor) return undefined
-      const { dtype, data } = tensor
-      return { dtype, data: value.isWhole ? data : valuesOfPart(data, part, parts) }
+      const { dtype, data: all } = tensors[value.tensor]!
+      return { dtype, data: value.isWhole ? all : valuesOfPart(all, part, parts) }
     }
     const bound = (
-      infos: PartedGraph['graph']['inputs'],
-      values: readonly (PartedValue | PartedNumber)[],
+      info: PartedGraph['graph']['inputs'][number],
+      value: PartedValue | PartedNumber,
       part: number,
-    ) =>
-      Object.fromEntries(
-        infos.map(({ name, shape }, i) => {
-          const tensor = tensorOf(values[i]!, part)
-          return [names.get(name) ?? name, tensor && { ...tensor, shape: shape as Shape }] as const
-        }),
-      )
+    ) => [nameOf(info), { ...tensorOf(value, part), shape: info.shape as Shape }] as const
     return Array.from({ length: parts }, (_, part) => {
       const { session } = alike[Math.floor((part * alike.length) / parts)]!
-      const own = bound(graph.inputs, inputs, part)
-      const binding = session.bind(own, bound(graph.outputs, outputs, part) as Tensors)
+      const given = graph.inputs.map((info, i) => {
+        const value = inputs[i]!
+        return isGap(value) ? ([nameOf(info), undefined] as const) : bound(info, value, part)
+      })
+      const made = graph.outputs.map((info, i) => bound(info, outputs[i]!, part))
+      const binding = session.bind(Object.fromEntries(given), Object.fromEntries(made))
       this.#bindings.push(binding)
-      for (const [at, tensor] of Object.values(own).entries())
-        if (!tensor) this.#gaps.push({ tensor: (inputs[at] as PartedValue).tensor, binding, at })
+      for (const [i, value] of inputs.entries())
+        if (isGap(value)) this.#gaps.push({ tensor: value.tensor, binding, name: nameOf(graph.inputs[i]!) })
       return binding.call
     })
   }
@@ -99,14 +99,21 @@ export class PartedCalls {
    */
   give(data: Tensors): () => void {
     const values = new Map<string, bigint>()
-    for (const { tensor, binding, at } of this.#gaps) {
-      const value = values.get(tensor) ?? this.#runtime.value(data[tensor]!)
-      values.set(tensor, value)
-      binding.give(at, value)
-    }
-    return () => {
+    const takeBack = () => {
+      for (const { binding, name } of this.#gaps) binding.give(name, NOTHING)
       for (const value of values.values()) this.#runtime.release('ReleaseValue', value)
     }
+    try {
+      for (const { tensor, binding, name } of this.#gaps) {
+        const value = values.get(tensor) ?? this.#runtime.value(data[tensor]!)
+        values.set(tensor, value)
+        binding.give(name, value)
+      }
+    } catch (error) {
+      takeBack()
+      throw error
+    }
+    return takeBack
   }
 
   release(): void {

@@ -6,7 +6,7 @@ import { intOf } from '../../onnx/attributes.ts'
 import type { OnnxNode } from '../../onnx/model.ts'
 import type { HostTensor } from '../../util/host-tensor.ts'
 import { LANES } from './access.ts'
-import { isAligned, type Role } from './roles.ts'
+import { canBe, isAligned, type Role } from './roles.ts'
 import type { StepBody } from './step-body.ts'
 import type { Updates } from './updates.ts'
 import { isProduct } from './weights.ts'
@@ -29,11 +29,17 @@ export function partialSums(
   nodes: readonly OnnxNode[],
   parts: number,
 ): ReadonlyMap<OnnxNode, readonly Role[]> {
-  const found = new Map(nodes.flatMap(node => rolesFor(node, body, parts) ?? []))
+  const found = new Map<OnnxNode, readonly Role[]>()
+  for (const node of parts > MOST_PARTS ? [] : nodes) {
+    const roles = sumRoles(node, body, parts)
+    if (roles) found.set(node, roles)
+  }
+  // What is computed from sums is no sum of what is computed from each.
+  const isJoined = (reader: OnnxNode) => found.has(reader) && !isProduct(reader)
   const isRead = (name: string) =>
     body.sizeOf(name) > 1 &&
     !body.isAmong(body.outputs, name) &&
-    body.realReadersOf(name).every(reader => updates.updates(reader) || found.has(reader))
+    body.realReadersOf(name).every(reader => updates.updates(reader) || isJoined(reader))
   const isMade = (node: OnnxNode) =>
     isProduct(node) || node.inputs.every(name => found.has(body.producerOf(body.baseOf(name))!))
   for (let before = -1; before !== found.size; ) {
@@ -43,15 +49,14 @@ export function partialSums(
   return found
 }
 
-function rolesFor(node: OnnxNode, body: StepBody, parts: number): [OnnxNode, readonly Role[]][] | undefined {
-  if (parts > MOST_PARTS) return undefined
-  if (node.op === 'Concat') return [[node, node.inputs.map(() => 'part')]]
+function sumRoles(node: OnnxNode, body: StepBody, parts: number): readonly Role[] | undefined {
+  if (node.op === 'Concat') return node.inputs.map(() => 'part')
   const roles = isProduct(node) ? rolesOfProduct(node, body) : undefined
   const fits = roles?.every((role, i) => role !== 'part' || fallsInto(node.inputs[i]!, parts, body))
-  return roles && fits ? [[node, roles]] : undefined
+  return fits ? roles : undefined
 }
 
-/** Of a product whose sums go over the rows of its right matrix, and of its left one, if that is no row of ones. */
+/** Of a product whose sums go over the rows of its right matrix, and of its left one or a row of equal numbers. */
 function rolesOfProduct({ inputs, attributes }: OnnxNode, body: StepBody): readonly Role[] | undefined {
   const [left, right, ...others] = inputs as [string, string]
   const isPlain = [left, right].every(name => body.typeOf(name).shape.length === 2)
@@ -67,5 +72,6 @@ const isEven = ({ shape, data }: HostTensor): boolean =>
 
 function fallsInto(name: string, parts: number, body: StepBody): boolean {
   const images = body.typeOf(name).shape[0]! / parts
-  return Number.isInteger(images) && images >= LEAST_IMAGES && isAligned(name, parts, body)
+  const isLong = Number.isInteger(images) && images >= LEAST_IMAGES
+  return isLong && isAligned(name, parts, body) && canBe(name, 'part', body)
 }

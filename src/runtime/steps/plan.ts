@@ -59,8 +59,10 @@ export interface StepPlan {
   readonly states: readonly CarriedState[]
   /** Values of the step, and outputs of the program, which has them stacked. */
   readonly perStep: readonly { readonly value: string; readonly output: string }[]
-  /** Inputs of the program that tasks read. */
+  /** Inputs of the program that tasks read, but for the data. */
   readonly taskInputs: readonly ValueInfo[]
+  /** Names of inputs whose extents only a run knows. */
+  readonly data: readonly string[]
 }
 
 /** The loop of steps that a program is. */
@@ -187,6 +189,7 @@ function planOf(steps: StepLoop, loopBody: OnnxGraph, crew: Crew): StepPlan | un
     states,
     perStep,
     taskInputs: graph.inputs.filter(({ name }) => read.has(name) && body.isOfFixedSize(name)),
+    data: graph.inputs.flatMap(({ name }) => (body.isOfFixedSize(name) ? [] : name)),
   }
 }
 
@@ -209,9 +212,9 @@ function withUpdates(
   if (!last || !('stages' in last)) return [...phases, { stages: [updates] }, ...end]
   const beside = last.stages.at(-1)!
   const read = new Set(updates.flatMap(namesReadBy))
-  const touched = read.union(new Set(updates.flatMap(namesWrittenBy)))
+  const written = new Set(updates.flatMap(namesWrittenBy))
   const isApart = (task: Task) =>
-    !namesReadBy(task).some(name => touched.has(name)) && !namesWrittenBy(task).some(name => read.has(name))
+    !namesReadBy(task).some(name => written.has(name)) && !namesWrittenBy(task).some(name => read.has(name))
   const stages = beside.every(isApart)
     ? [...last.stages.slice(0, -1), [...beside, ...updates]]
     : [...last.stages, updates]

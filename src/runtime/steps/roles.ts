@@ -35,8 +35,8 @@ export function rolesOf(node: OnnxNode, body: StepBody): readonly Role[] | undef
   return roles?.every((role, i) => canBe(inputs[i]!, role, body)) ? roles : undefined
 }
 
-/** Constants are the same in each part; the data is whole. */
-function canBe(name: string, role: Role, body: StepBody): boolean {
+/** Whether parts of a node can read a value so: constants are the same in each part; the data is whole. */
+export function canBe(name: string, role: Role, body: StepBody): boolean {
   if (body.shapeOfData(name)) return role === 'whole'
   const constant = body.constant(name)
   return constant ? role === 'whole' || (role === 'part' && isUniform(constant)) : body.isOfOneShape(name)

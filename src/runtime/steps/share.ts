@@ -231,11 +231,12 @@ export function fail(control: Int32Array<SharedArrayBuffer>): void {
 /** More pieces than a turn has. */
 const FAILED = 2 ** 28
 
-/** Waits until no helper is at work; they find no more pieces. */
-export function waitForHelpers(control: Int32Array<SharedArrayBuffer>): void {
+/** Waits until no helper is at work; they find no more pieces. False: one still is after a minute. */
+export function waitForHelpers(control: Int32Array<SharedArrayBuffer>): boolean {
   for (;;) {
     const active = Atomics.load(control, slots.active)
-    if (active === 0 || Atomics.wait(control, slots.active, active, PATIENCE_MS) === 'timed-out') return
+    if (active === 0) return true
+    if (Atomics.wait(control, slots.active, active, PATIENCE_MS) === 'timed-out') return false
   }
 }
 

@@ -1,7 +1,7 @@
 /**
  * Steps so small that threads that share each node would wait for each other longer than they work: rows of the
- * minibatch go from the first node to the last by a thread of their own, and what is of all rows, such as gradients of
- * weights, is shared node by node: each is one thread's.
+ * minibatch go from the first node to the last by a thread of their own, which makes sums over its rows too, such as
+ * gradients of weights: see partial-sums.ts. What else is of all rows is shared node by node: each is one thread's.
  */
 import { intOf } from '../../onnx/attributes.ts'
 import type { OnnxNode } from '../../onnx/model.ts'
@@ -152,8 +152,8 @@ class SmallStep {
 
   /** By values: into how many sums they fall. */
   get sums(): ReadonlyMap<string, number> {
-    const names = [...this.#sums.keys()].flatMap(({ outputs }) => outputs)
-    return new Map(names.map(name => [name, this.#parts]))
+    const nodes = [...this.#sums].filter(([node, roles]) => this.rolesOf(node) === roles)
+    return new Map(nodes.flatMap(([{ outputs }]) => outputs.map(name => [name, this.#parts])))
   }
 
   /** Of a node whose rows fall into the parts. */

@@ -14,7 +14,7 @@ import { NativeRuntime, type NativeSession } from './onnxruntime.ts'
 import { PartedCalls } from './parted-calls.ts'
 import type { Crew } from './phases.ts'
 import { planSteps, type StepPlan, type StepValue } from './plan.ts'
-import { Segments } from './segments.ts'
+import { type BoundSegments, Segments } from './segments.ts'
 import { Sessions } from './sessions.ts'
 import { isKernel, isParted, namesReadBy, namesWrittenBy, type Task } from './task.ts'
 import { Team, type TeamProgram } from './team.ts'
@@ -140,7 +140,7 @@ class SteppedProgram implements LoadedProgram {
   readonly #values: Readonly<Record<string, HostTensor>>
   /** What the ending graph gives. */
   readonly #last: Readonly<Record<string, HostTensor>>
-  /** Inputs of the program that tasks read. */
+  /** Inputs of the program that tasks read, but for the data. */
   readonly #read: Readonly<Record<string, HostTensor>>
   /** All of these but what the ending graph gives: what tasks read and write. */
   readonly #tensors: Tensors
@@ -205,7 +205,8 @@ class SteppedProgram implements LoadedProgram {
       this.#segments = new Segments(sessions, plan.isSmall ? 1 : threads, graphs, recording?.prefix)
       this.#begin = sessionOfSome(plan.begin)
       this.#end = sessionOfSome(end)
-      parted = new PartedCalls(runtime, sessions, plan.isSmall ? threads : 1, this.#tasks, this.#tensors)
+      const copies = plan.isSmall ? threads : 1
+      parted = new PartedCalls(runtime, sessions, copies, this.#tasks, this.#tensors, new Set(plan.data))
       this.#parted = parted
       const kernels = this.#tasks.filter(isKernel)
       const code = kernelModule(kernels, name => this.#tensors[name]!.data.byteOffset)
@@ -281,9 +282,10 @@ class SteppedProgram implements LoadedProgram {
       return { output, data, tensor: { dtype, shape: [count, ...shape], data: all } }
     })
     const timings: number[][] = this.#tasks.map(() => [])
-    const binding = this.#segments.bind({ ...feeds, ...this.#values })
     const takeBack = this.#parted.give(inputs)
+    let binding: BoundSegments | undefined
     try {
+      binding = this.#segments.bind({ ...feeds, ...this.#values })
       for (let i = 0; i < count; i++) {
         number[0] = BigInt(i)
         for (const [phase, range] of this.#ranges.entries())
@@ -294,7 +296,7 @@ class SteppedProgram implements LoadedProgram {
       }
     } finally {
       takeBack()
-      binding.release()
+      binding?.release()
     }
     return { stacked: byName(stacks, ({ output, tensor }) => [output, tensor]), tasks: timings }
   }

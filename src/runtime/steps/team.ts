@@ -6,6 +6,7 @@ import type { NativeCalls } from './native-calls.ts'
 import {
   controlOf,
   type Delivery,
+  fail,
   functionsOf,
   type HelperData,
   MOST_PIECES,
@@ -126,27 +127,35 @@ export class Team {
     setClaims(control, this.#turn, 0)
     Atomics.store(control, slots.turn, this.#turn)
     Atomics.notify(control, slots.turn)
+    let reason: string | undefined
     try {
       own.runShare(control, this.#turn, 0, first, last)
       waitFor(control, count)
-      if (Atomics.load(control, slots.failed) !== 0) throw new Error(this.#messageOfHelpers())
     } catch (error) {
-      this.#broken = new FoveaError(`a task failed: ${(error as Error).message}`)
+      reason = (error as Error).message
+      fail(control)
     } finally {
       // A helper that comes late must not take what the next turn's numbers say for a piece of this one.
       setClaims(control, this.#turn, MOST_PIECES)
     }
-    if (!this.#broken) return
+    if (Atomics.load(control, slots.failed) === 0) return
     // Whoever sees the failure may release what helpers are still at work with.
-    waitForHelpers(control)
-    throw this.#broken
+    const haveEnded = waitForHelpers(control)
+    const [why = 'without a reason'] = [...(reason ? [reason] : []), ...this.#messagesOfHelpers()]
+    const failure = new FoveaError(`a task failed: ${why}`)
+    // What failed may be the run's own, such as a row that the data does not have: the next one may be better.
+    if (haveEnded) Atomics.store(control, slots.failed, 0)
+    else this.#broken = failure
+    throw failure
   }
 
-  #messageOfHelpers(): string {
-    const messages = this.#helpers.map(
-      ({ port }) => receiveMessageOnPort(port)?.message as string | undefined,
-    )
-    return messages.find(message => message !== undefined) ?? 'without a reason'
+  #messagesOfHelpers(): string[] {
+    return this.#helpers.flatMap(({ port }) => {
+      const messages: string[] = []
+      for (let next = receiveMessageOnPort(port); next; next = receiveMessageOnPort(port))
+        messages.push(next.message as string)
+      return messages
+    })
   }
 
   /** Ends the other threads, which would keep the memory. */
