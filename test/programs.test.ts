@@ -5,6 +5,7 @@ import { emitGraph } from '../src/compile/emit.ts'
 import { compileTraining, type TrainProgram } from '../src/compile/train-program.ts'
 import { leakyRelu as leakyReluOf, mul, sub } from '../src/graph/ops/elementwise.ts'
 import { matMul, reduceMean } from '../src/graph/ops/reduce.ts'
+import { reshape } from '../src/graph/ops/shape.ts'
 import { constant, input } from '../src/graph/ops/source.ts'
 import { buildModel } from '../src/nn/build.ts'
 import type { Layer } from '../src/nn/layer.ts'
@@ -230,6 +231,19 @@ test('what constants become is written as constants', () => {
       [1, 4, 2, 5, 3, 6],
     ],
   ])
+})
+
+test('what is no number, or has a factor, keeps its node or its factor', () => {
+  const x = input('x', 'float32', [2, 1])
+  const matrix = constant(hostTensor('float32', [2, 3], [1, 2, 3, 4, 5, 6]))
+  const column = reshape(constant(hostTensor('float32', [2], [1, 2])), [2, 1])
+  const named = [mul(x, column), matMul(matrix, x, { transA: true, scale: 3 })].map((tensor, i) => ({
+    name: `y${i}`,
+    tensor,
+  }))
+  const { nodes } = emitGraph(named, [x])
+  expect(nodes.map(({ op }) => op)).toEqual(['Reshape', 'Mul', 'Gemm'])
+  expect(nodes[2]!.attributes).toEqual({ transA: { int: 0 }, transB: { int: 0 }, alpha: { float: 3 } })
 })
 
 test('the emitted program of a tiny net', () => {
