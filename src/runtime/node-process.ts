@@ -53,7 +53,7 @@ try {
   send({ failure: error instanceof Error ? error.message.split('\n', 1)[0]! : String(error) })
 }
 
-/** Where ONNX Runtime's library cannot be called from JavaScript, training ends in the same up to rounding, but later. */
+/** Where ONNX Runtime's library cannot be called from JavaScript, training ends the same up to rounding, but later. */
 async function stepped(sessions: Loader): Promise<{ load: Loader; slower?: string }> {
   try {
     const { steppedLoader } = await import('./steps/stepped.ts')

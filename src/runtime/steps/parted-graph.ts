@@ -117,7 +117,7 @@ class Part {
   readonly #own: ReadonlySet<OnnxNode>
   readonly #parts: number
   readonly #transposed: ReadonlySet<string>
-  readonly #sums: Partition['sums']
+  readonly #sums: NonNullable<Partition['sums']>
   /** What is an input, a constant or a value of nodes already. */
   readonly #known = new Set<string>()
 
@@ -126,7 +126,7 @@ class Part {
     this.#own = new Set(nodes)
     this.#parts = parts
     this.#transposed = transposed ?? new Set()
-    this.#sums = sums
+    this.#sums = sums ?? new Set()
     for (const node of nodes) {
       const roles = rolesOf(node)
       const inputs = node.inputs.map((name, i) => (name === '' ? '' : this.#named(name, roles[i]!)))
@@ -144,7 +144,7 @@ class Part {
   /** Whether each part makes a sum of its own. */
   isSum(name: string): boolean {
     const producer = this.#body.producerOf(this.#body.baseOf(name))
-    return producer !== undefined && (this.#sums?.has(producer) ?? false)
+    return producer !== undefined && this.#sums.has(producer)
   }
 
   /** A value as the part's nodes read it. */

@@ -4,9 +4,8 @@
  */
 import { intOf } from '../../onnx/attributes.ts'
 import type { OnnxNode } from '../../onnx/model.ts'
-import type { HostTensor } from '../../util/host-tensor.ts'
 import { LANES } from './access.ts'
-import { canBe, isAligned, type Role } from './roles.ts'
+import { canBe, isAligned, isUniform, type Role } from './roles.ts'
 import type { StepBody } from './step-body.ts'
 import type { Updates } from './updates.ts'
 import { isProduct } from './weights.ts'
@@ -63,12 +62,9 @@ function rolesOfProduct({ inputs, attributes }: OnnxNode, body: StepBody): reado
   if (!isPlain || others.length > 0 || intOf(attributes.transB, 0) === 1) return undefined
   if (intOf(attributes.transA, 0) === 1) return ['part', 'part']
   const row = body.constant(left)
-  return row && isEven(row) ? ['columns', 'part'] : undefined
+  const isEven = row?.shape[0] === 1 && isUniform({ ...row, shape: [row.data.length] })
+  return isEven ? ['columns', 'part'] : undefined
 }
-
-/** Whether a constant is a row of equal numbers. */
-const isEven = ({ shape, data }: HostTensor): boolean =>
-  shape[0] === 1 && Array.from(data as ArrayLike<unknown>).every(value => value === data[0])
 
 function fallsInto(name: string, parts: number, body: StepBody): boolean {
   const images = body.typeOf(name).shape[0]! / parts

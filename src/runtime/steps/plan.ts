@@ -62,7 +62,7 @@ export interface StepPlan {
   /** Inputs of the program that tasks read, but for the data. */
   readonly taskInputs: readonly ValueInfo[]
   /** Names of inputs whose extents only a run knows. */
-  readonly data: readonly string[]
+  readonly data: ReadonlySet<string>
 }
 
 /** The loop of steps that a program is. */
@@ -85,9 +85,12 @@ export function planSteps({ graph }: OnnxModel, crew: Crew): StepPlan | undefine
   if (!loop || !attribute || !('graph' in attribute)) return undefined
   if (!isPlain(graph, loop, attribute.graph, at)) return undefined
   const steps = { graph, at, loop }
-  let factors = turnedFactors(bodyOf(steps, attribute.graph))
+  const plainBody = bodyOf(steps, attribute.graph)
+  let factors = turnedFactors(plainBody)
   for (;;) {
-    const plan = planOf(steps, withTurned(attribute.graph, factors), crew)
+    const turnedGraph = withTurned(attribute.graph, factors)
+    const body = factors.size > 0 ? bodyOf(steps, turnedGraph) : plainBody
+    const plan = planOf(steps, turnedGraph, body, crew)
     const kernels = tasksOf(plan?.phases ?? []).filter(isKernel)
     const written = new Set(kernels.flatMap(namesWrittenBy))
     const turned = new Set([...factors].filter(name => written.has(turnedName(name))))
@@ -105,13 +108,15 @@ const bodyOf = ({ graph, loop }: StepLoop, body: OnnxGraph): StepBody =>
   )
 
 /** With this graph as the loop's. */
-function planOf(steps: StepLoop, loopBody: OnnxGraph, crew: Crew): StepPlan | undefined {
-  const { graph, at, loop } = steps
+function planOf(
+  { graph, at, loop }: StepLoop,
+  loopBody: OnnxGraph,
+  body: StepBody,
+  crew: Crew,
+): StepPlan | undefined {
+  const { states: inputs, next } = body
   const names = loop.inputs.slice(2)
-  const inputs = loopBody.inputs.slice(2)
   const results = loopBody.outputs.slice(1).map(({ name }) => name)
-  const next = results.slice(0, names.length)
-  const body = bodyOf(steps, loopBody)
   const updates = new Updates(body)
   const lastKernels = updates.kernels()
   const states = names.map((name, i): CarriedState => {
@@ -131,9 +136,11 @@ function planOf(steps: StepLoop, loopBody: OnnxGraph, crew: Crew): StepPlan | un
   ])
   const { phases: firstPhases, extra } = phasesOf(body, updates, needed, crew)
   const small = smallStep(body, updates, firstPhases, needed, crew)
-  const sums = small?.sums ?? new Map<string, number>()
-  for (const [name, parts] of sums) extra.set(partsOf(name), parts * strideOfParts(body.sizeOf(name)))
-  const phases = withUpdates(small?.phases ?? firstPhases, updates.kernels(sums), updates.late)
+  for (const [name, parts] of small?.sums ?? [])
+    extra.set(partsOf(name), parts * strideOfParts(body.sizeOf(name)))
+  const phases = small
+    ? withUpdates(small.phases, updates.kernels(small.sums), updates.late)
+    : withUpdates(firstPhases, lastKernels, updates.late)
   if (!phases.some(phase => 'stages' in phase)) return undefined
   for (const { blocks } of updates.sums.values()) extra.set(blocks, BLOCKS * LANES)
   // What nodes are in phases: of a sum, what is left to do.
@@ -167,6 +174,7 @@ function planOf(steps: StepLoop, loopBody: OnnxGraph, crew: Crew): StepPlan | un
     }
   })
   const read = new Set(tasksOf(phases).flatMap(namesReadBy))
+  const data = new Set(graph.inputs.flatMap(({ name }) => (body.isOfFixedSize(name) ? [] : name)))
   return {
     inputs: graph.inputs,
     outputs: graph.outputs,
@@ -188,8 +196,8 @@ function planOf(steps: StepLoop, loopBody: OnnxGraph, crew: Crew): StepPlan | un
     condition: loopBody.inputs[1]!.name,
     states,
     perStep,
-    taskInputs: graph.inputs.filter(({ name }) => read.has(name) && body.isOfFixedSize(name)),
-    data: graph.inputs.flatMap(({ name }) => (body.isOfFixedSize(name) ? [] : name)),
+    taskInputs: graph.inputs.filter(({ name }) => read.has(name) && !data.has(name)),
+    data,
   }
 }
 

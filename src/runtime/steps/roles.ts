@@ -43,7 +43,7 @@ export function canBe(name: string, role: Role, body: StepBody): boolean {
 }
 
 /** Whether all slices of a constant along its first axis are equal. */
-function isUniform({ shape, data }: HostTensor): boolean {
+export function isUniform({ shape, data }: HostTensor): boolean {
   const rows = shape[0] ?? 1
   const size = data.length / rows
   return Array.from(data as ArrayLike<unknown>).every((value, i) => value === data[i % size])

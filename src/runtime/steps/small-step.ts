@@ -143,7 +143,8 @@ class SmallStep {
     this.#needed = needed
     this.#isMeasured = isMeasured
     this.#parts = parts
-    this.#sums = partialSums(body, updates, nodes, parts)
+    const bound = nodes.filter(node => this.#isGiven(node))
+    this.#sums = partialSums(body, updates, bound, parts)
     const all = new Set(nodes)
     this.#transposed = new Set(
       nodes.filter(node => this.#isTransposed(node, all)).map(node => node.outputs[0]!),
@@ -152,8 +153,8 @@ class SmallStep {
 
   /** By values: into how many sums they fall. */
   get sums(): ReadonlyMap<string, number> {
-    const nodes = [...this.#sums].filter(([node, roles]) => this.rolesOf(node) === roles)
-    return new Map(nodes.flatMap(([{ outputs }]) => outputs.map(name => [name, this.#parts])))
+    const names = [...this.#sums.keys()].flatMap(({ outputs }) => outputs)
+    return new Map(names.map(name => [name, this.#parts]))
   }
 
   /** Of a node whose rows fall into the parts. */
@@ -163,11 +164,10 @@ class SmallStep {
   }
 
   #findRoles(node: OnnxNode): readonly Role[] | undefined {
-    const isGiven = (name: string) => this.#isBound(name) || this.#body.shapeOfData(name) !== undefined
-    if (!node.inputs.every(isGiven)) return undefined
-    if (this.#transposed.has(node.outputs[0]!)) return ROLES_TRANSPOSED
     const sums = this.#sums.get(node)
     if (sums) return sums
+    if (!this.#isGiven(node)) return undefined
+    if (this.#transposed.has(node.outputs[0]!)) return ROLES_TRANSPOSED
     const roles = rolesOf(node, this.#body)
     const isTooSmall = roles?.includes('columns')
       ? operationsOf(node, this.#body) < LEAST_CUT
@@ -224,6 +224,11 @@ class SmallStep {
       this.#body.isState(base) ||
       (this.#body.isOfFixedSize(base) && this.#body.isFloat(base))
     )
+  }
+
+  /** Whether what a node reads has its place before a run, or is the data, which tasks are given for each. */
+  #isGiven({ inputs }: OnnxNode): boolean {
+    return inputs.every(name => this.#isBound(name) || this.#body.shapeOfData(name) !== undefined)
   }
 
   #place(node: OnnxNode): void {

@@ -206,7 +206,7 @@ class SteppedProgram implements LoadedProgram {
       this.#begin = sessionOfSome(plan.begin)
       this.#end = sessionOfSome(end)
       const copies = plan.isSmall ? threads : 1
-      parted = new PartedCalls(runtime, sessions, copies, this.#tasks, this.#tensors, new Set(plan.data))
+      parted = new PartedCalls(runtime, sessions, copies, this.#tasks, this.#tensors, plan.data)
       this.#parted = parted
       const kernels = this.#tasks.filter(isKernel)
       const code = kernelModule(kernels, name => this.#tensors[name]!.data.byteOffset)

@@ -141,8 +141,8 @@ export class Team {
     if (Atomics.load(control, slots.failed) === 0) return
     // Whoever sees the failure may release what helpers are still at work with.
     const haveEnded = waitForHelpers(control)
-    const [why = 'without a reason'] = [...(reason ? [reason] : []), ...this.#messagesOfHelpers()]
-    const failure = new FoveaError(`a task failed: ${why}`)
+    const messages = this.#messagesOfHelpers()
+    const failure = new FoveaError(`a task failed: ${reason ?? messages[0] ?? 'without a reason'}`)
     // What failed may be the run's own, such as a row that the data does not have: the next one may be better.
     if (haveEnded) Atomics.store(control, slots.failed, 0)
     else this.#broken = failure

@@ -22,16 +22,13 @@ const known = new WeakMap<OnnxNode, Weights>()
 export function weightsOf(node: OnnxNode, body: StepBody): Weights | undefined {
   const { inputs, attributes } = node
   const matrix = body.constant(inputs[0]!)
-  const { alpha, transA, ...others } = attributes
+  const { alpha, ...others } = attributes
   const isPlain = floatOf(alpha, 1) === 1 && Object.values(others).every(other => intOf(other, 1) === 0)
   if (matrix?.shape.length !== 2 || inputs.length > 2 || !isPlain) return undefined
   const before = known.get(node)
   if (before) return before
-  const [m, n] = matrix.shape as [number, number]
-  const numbers = toNumbers(matrix)
-  const weights = intOf(transA, 0)
-    ? { rows: n, columns: m, values: numbers.map((_, i) => numbers[(i % m) * n + Math.floor(i / m)]!) }
-    : { rows: m, columns: n, values: numbers }
+  const [rows, columns] = matrix.shape as [number, number]
+  const weights = { rows, columns, values: toNumbers(matrix) }
   known.set(node, weights)
   return weights
 }
