@@ -89,6 +89,19 @@ test('pictures that cannot be decoded are skipped on request, and told', async (
   expect(before.skipped).toBeUndefined()
 })
 
+test('the reason why a picture cannot be decoded is its own, whatever is wrong with others', async () => {
+  const reason = 'Input buffer has corrupt header: VipsJpeg: premature end of JPEG image'
+  const whole = await readFile(join(root, 'train/red/a.jpg'))
+  for (let i = 10; i < 40; i++) {
+    await writeFile(join(root, `train/red/${i}.jpg`), whole.subarray(0, whole.length / 2))
+    await writeFile(join(root, `train/red/${i}.png`), 'no picture')
+  }
+  const { skipped } = await loadDataSet(`folder:${root}`, { skipUndecodable: true })
+  expect(skipped?.length).toBe(60)
+  const reasons = skipped!.filter(({ file }) => file.endsWith('.jpg')).map(skip => skip.reason)
+  expect(reasons).toEqual(Array.from({ length: 30 }, () => reason))
+})
+
 test('the first of them is named', async () => {
   const data = await fovea(['datasets', `folder:${root}`, '--json'])
   expect(JSON.parse(data.stdout)).toMatchObject({ licence: null, skipped: [] })

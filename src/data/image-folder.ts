@@ -130,18 +130,22 @@ async function readSplit(
   const size = sizeOf(shape)
   const images = new Uint8Array(pictures.length * size)
   const labels = new Int32Array(pictures.length)
-  const decode = async ({ path }: Labelled) => await readPicture(path, shape).catch(unlessSkipped(skipped))
+  const decode = async ({ path }: Labelled) => await readPicture(path, shape)
   let count = 0
   for (let from = 0; from < pictures.length; from += AT_A_TIME) {
     const some = pictures.slice(from, from + AT_A_TIME)
-    const decoded = await Promise.all(some.map(decode))
-    for (const [i, pixels] of decoded.entries()) {
+    const decoded = await Promise.allSettled(some.map(decode))
+    for (const [i, result] of decoded.entries()) {
+      const picture = some[i]!
+      // The decoders write what is wrong into one text for all threads: only alone is it surely this picture's.
+      const pixels =
+        result.status === 'fulfilled' ? result.value : await decode(picture).catch(unlessSkipped(skipped))
       if (pixels instanceof UndecodablePicture) {
         skipped!.push({ file: pixels.path, reason: pixels.reason })
         continue
       }
       images.set(pixels, count * size)
-      labels[count++] = some[i]!.label
+      labels[count++] = picture.label
     }
   }
   const kept = new Set(labels.subarray(0, count))
