@@ -65,11 +65,6 @@ export interface Partition {
   readonly parts: number
   /** Of each node; in a single part each input is one. */
   readonly rolesOf: (node: OnnxNode) => readonly Role[]
-  /**
-   * Values that are made and lie transposed, each by a product of a left matrix and a transposed right one; none by
-   * default.
-   */
-  readonly transposed?: ReadonlySet<string>
   /** Nodes of whose values each part makes sums of its own: see partial-sums.ts; none by default. */
   readonly sums?: { has(node: OnnxNode): boolean }
 }
@@ -116,29 +111,25 @@ class Part {
   readonly #body: StepBody
   readonly #own: ReadonlySet<OnnxNode>
   readonly #parts: number
-  readonly #transposed: ReadonlySet<string>
   readonly #sums: NonNullable<Partition['sums']>
   /** What is an input, a constant or a value of nodes already. */
   readonly #known = new Set<string>()
 
-  constructor(body: StepBody, nodes: readonly OnnxNode[], { parts, rolesOf, transposed, sums }: Partition) {
+  constructor(body: StepBody, nodes: readonly OnnxNode[], { parts, rolesOf, sums }: Partition) {
     this.#body = body
     this.#own = new Set(nodes)
     this.#parts = parts
-    this.#transposed = transposed ?? new Set()
     this.#sums = sums ?? new Set()
     for (const node of nodes) {
       const roles = rolesOf(node)
       const inputs = node.inputs.map((name, i) => (name === '' ? '' : this.#named(name, roles[i]!)))
-      if (this.#transposed.has(node.outputs[0]!)) inputs.reverse()
       this.nodes.push({ ...node, inputs, outputs: node.outputs.map(name => name && partOf(name)) })
     }
   }
 
   outputOf(name: string): ValueInfo {
     const { dtype, shape } = this.#body.typeOf(name)
-    const whole = this.#transposed.has(name) ? shape.toReversed() : shape
-    return { name: partOf(name), dtype, shape: this.isSum(name) ? shape : shapeOfPart(whole, this.#parts) }
+    return { name: partOf(name), dtype, shape: this.isSum(name) ? shape : shapeOfPart(shape, this.#parts) }
   }
 
   /** Whether each part makes a sum of its own. */
@@ -165,8 +156,7 @@ class Part {
     } else if (role === 'columns') {
       const [, columns] = shape as [number, number]
       this.#slice(this.#named(name, 'whole'), 1, columns, known)
-    } else if (this.#transposed.has(base)) this.#turn(base, role, known)
-    else {
+    } else {
       const tensor = isSum ? partsOf(base) : base
       const info = { name: known, dtype, shape: this.#body.shapeOfData(base) ?? own }
       this.#input({ tensor, isWhole: role === 'whole' }, info)
@@ -176,17 +166,6 @@ class Part {
 
   #input(value: PartedValue, info: ValueInfo): void {
     this.inputs.set(info.name, { value, info })
-  }
-
-  /** Rows of a matrix that lies transposed. */
-  #turn(name: string, role: Role, known: string): void {
-    const { dtype, shape } = this.#body.typeOf(name)
-    const whole = `${known}/transposed`
-    const own = role === 'part' && this.#parts > 1 ? `${whole}/columns` : whole
-    this.#input({ tensor: name, isWhole: true }, { name: whole, dtype, shape: shape.toReversed() })
-    if (own !== whole) this.#slice(whole, 1, shape[0]!, own)
-    const attributes = { perm: { ints: [1, 0] } }
-    this.nodes.push({ op: 'Transpose', inputs: [own], outputs: [known], attributes })
   }
 
   /** The part's own of an axis of so many elements. */

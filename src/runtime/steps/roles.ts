@@ -20,6 +20,10 @@ const withoutKernel: ReadonlySet<string> = new Set([
   ...['Cast', 'Equal', 'Greater', 'Less', 'Not', 'Where'],
 ])
 
+/** Whether each element of a node's value comes of one element of each input, which may be broadcast. */
+export const isByElement = (node: OnnxNode): boolean =>
+  (isElementwise(node) && node.op !== 'Reshape' && node.op !== 'Identity') || withoutKernel.has(node.op)
+
 /** Whether equal parts of a value's memory begin where they may. */
 export function isAligned(name: string, parts: number, body: StepBody): boolean {
   const { dtype, shape } = body.typeOf(name)
@@ -81,23 +85,8 @@ function rolesByOperator(node: OnnxNode, body: StepBody): readonly Role[] | unde
       return isWithin ? ['part', 'whole'] : undefined
     }
     default:
-      return (isElementwise(node) && op !== 'Reshape' && op !== 'Identity') || withoutKernel.has(op)
-        ? broadcastRoles(shape, shapes)
-        : undefined
+      return isByElement(node) ? broadcastRoles(shape, shapes) : undefined
   }
-}
-
-/** Of what a product with a transposed right matrix reads, where the product is made transposed. */
-export const ROLES_TRANSPOSED: readonly Role[] = ['whole', 'part']
-
-/** Whether a node is a product with a transposed right matrix, and no more. */
-export function canBeTransposed(node: OnnxNode, body: StepBody): boolean {
-  const { inputs, outputs, attributes } = node
-  const { transA, transB } = attributes
-  const isTurned = isProduct(node) && intOf(transB, 0) === 1 && intOf(transA, 0) === 0
-  const types = [...inputs, ...outputs].map(name => body.typeOf(name))
-  const isPlain = inputs.length === 2 && types.every(({ shape }) => shape.length === 2)
-  return isTurned && isPlain
 }
 
 function broadcastRoles(shape: Shape, shapes: readonly Shape[]): Role[] {

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import { encodeModel } from '../../onnx/encode.ts'
 import type { OnnxGraph, OnnxModel } from '../../onnx/model.ts'
 import type { NativeOptions, NativeRuntime, NativeSession } from './onnxruntime.ts'
+import { oriented } from './oriented.ts'
 
 /** A session and its names of a graph's values. */
 export interface SharedSession {
@@ -29,7 +30,7 @@ export class Sessions {
 
   /** @param copy of several alike that are to run at once: calls of one wait for each other at its allocator */
   shared(graph: OnnxGraph, threads: number, copy = 0): SharedSession {
-    const { renamed, names } = withPlainNames(graph)
+    const { renamed, names } = withPlainNames(oriented(graph))
     const bytes = encodeModel({ ...this.#model, graph: renamed })
     const key = `${threads} ${copy} ${createHash('sha256').update(bytes).digest('hex')}`
     const session = this.#known.get(key) ?? this.#made(bytes, { threads })

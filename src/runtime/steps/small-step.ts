@@ -14,7 +14,7 @@ import {
 } from './parted-graph.ts'
 import { partialSums } from './partial-sums.ts'
 import type { Crew, Phase } from './phases.ts'
-import { canBeTransposed, isAligned, ROLES_TRANSPOSED, type Role, rolesOf } from './roles.ts'
+import { isAligned, type Role, rolesOf } from './roles.ts'
 import { MOST_THREADS } from './share.ts'
 import type { StepBody } from './step-body.ts'
 import { namesReadBy, namesWrittenBy, type Task } from './task.ts'
@@ -31,8 +31,6 @@ const MOST_OF_ONE = 100_000
 const LEAST_ROWS = 8
 /** Operations of a product over the minibatch that is worth a pass to cut a matrix. */
 const LEAST_CUT = 60_000
-/** Operations of a product that is worth the wait for all images of what it reads, and a pass to turn what it makes. */
-const LEAST_TRANSPOSED = 150_000
 /** Tasks of less are run together: to run one takes two microseconds beside its nodes. */
 const LEAST_TASK = 15_000
 /** Tasks of more wait for each other before what reads all of them. */
@@ -54,7 +52,7 @@ interface SmallStage {
 /** Where a value is made. */
 interface Place {
   readonly stage: number
-  /** Whether it is made part by part, rows by rows: not where it lies transposed, nor by kernels. */
+  /** Whether it is made part by part, rows by rows: not by kernels. */
   readonly isByRows: boolean
   /** Undefined: it is not one thread's. */
   readonly single?: Single
@@ -123,8 +121,6 @@ class SmallStep {
   readonly #isMeasured: boolean
   readonly #parts: number
   readonly #roles = new Map<OnnxNode, readonly Role[] | undefined>()
-  /** Products that are made and lie transposed. */
-  readonly #transposed: ReadonlySet<string>
   readonly #sums: ReadonlyMap<OnnxNode, readonly Role[]>
   readonly #first: OnnxNode[] = []
   readonly #stages: SmallStage[] = []
@@ -145,10 +141,6 @@ class SmallStep {
     this.#parts = parts
     const bound = nodes.filter(node => this.#isGiven(node))
     this.#sums = partialSums(body, updates, bound, parts)
-    const all = new Set(nodes)
-    this.#transposed = new Set(
-      nodes.filter(node => this.#isTransposed(node, all)).map(node => node.outputs[0]!),
-    )
   }
 
   /** By values: into how many sums they fall. */
@@ -167,7 +159,6 @@ class SmallStep {
     const sums = this.#sums.get(node)
     if (sums) return sums
     if (!this.#isGiven(node)) return undefined
-    if (this.#transposed.has(node.outputs[0]!)) return ROLES_TRANSPOSED
     const roles = rolesOf(node, this.#body)
     const isTooSmall = roles?.includes('columns')
       ? operationsOf(node, this.#body) < LEAST_CUT
@@ -181,30 +172,6 @@ class SmallStep {
   /** Of a part. */
   #rowsOf(name: string): number {
     return (this.#body.typeOf(name).shape[0] ?? 1) / this.#parts
-  }
-
-  /**
-   * Whether a product is best made transposed, from rows of the weights in place of rows of the minibatch: where the
-   * weights are more, and lie so, each thread then reads none but those that it updates itself.
-   *
-   * @param nodes what is no kernel's
-   */
-  #isTransposed(node: OnnxNode, nodes: ReadonlySet<OnnxNode>): boolean {
-    const [left, right] = node.inputs as [string, string]
-    const [value] = node.outputs as [string]
-    const [, rows = 0] = this.#body.typeOf(value).shape
-    return (
-      canBeTransposed(node, this.#body) &&
-      node.inputs.every(name => this.#isBound(name)) &&
-      this.#body.isState(this.#body.baseOf(right)) &&
-      this.#body.sizeOf(right) > this.#body.sizeOf(left) &&
-      operationsOf(node, this.#body) >= LEAST_TRANSPOSED &&
-      rows % this.#parts === 0 &&
-      isAligned(value, this.#parts, this.#body) &&
-      isAligned(right, this.#parts, this.#body) &&
-      !this.#needed.has(value) &&
-      this.#body.readersOf(value).every(reader => !this.#body.isAlias(reader) && nodes.has(reader))
-    )
   }
 
   arranged(phases: readonly Phase[]): Phase[] {
@@ -253,7 +220,7 @@ class SmallStep {
     const { inParts } = this.#stageAt(stage)
     if (inParts.length > 0 && !this.#isMeasured) inParts[0]!.push(node)
     else inParts.push([node])
-    return { stage, isByRows: !this.#transposed.has(node.outputs[0]!) }
+    return { stage, isByRows: true }
   }
 
   #placeSingle(node: OnnxNode, sources: readonly Place[]): Place {
@@ -328,7 +295,7 @@ class SmallStep {
   #graphOf(nodes: readonly OnnxNode[], parts: number, rolesOf: Partition['rolesOf']): Task {
     const own = new Set(nodes)
     const isRead = (name: string) => this.#body.isReadBeyond(name, own, this.#needed)
-    const partition = { parts, rolesOf, transposed: this.#transposed, sums: this.#sums }
+    const partition = { parts, rolesOf, sums: this.#sums }
     return partedGraph(this.#body, nodes, partition, isRead)
   }
 }
