@@ -286,15 +286,15 @@ test('the emitted program of a tiny net', () => {
           constant_3 = int64[2] {2, 2}
           constant_4 = int64[2] {3, 1}
           constant_5 = int32[1, 2] {0, 1}
-          constant_7 = int64[1] {1}
-          constant_8 = float32[1] {1}
-          constant_10 = float32[1] {0.333333}
-          constant_11 = int64[1] {3}
-          constant_12 = int64[2] {1, 4}
-          constant_13 = float32[1, 3] {1, 1, 1}
-          constant_14 = int64[1] {6}
-          constant_15 = int64[0] {}
-          constant_16 = int64[1] {0}
+          constant_6 = float32[3, 1] {0.333333, 0.333333, 0.333333}
+          constant_7 = int64[2] {1, 4}
+          constant_8 = float32[1, 3] {1, 1, 1}
+          constant_9 = int64[1] {6}
+          constant_10 = int64[0] {}
+          constant_11 = int64[1] {1}
+          constant_12 = int64[1] {3}
+          constant_13 = int64[1] {0}
+          constant_15 = float32[1] {0.333333}
           Mul_1 = Mul(step/packed/momentum, constant_0)
           Gather_2 = Gather(order, iteration) {axis=0}
           Gather_3 = Gather(images, Gather_2) {axis=0}
@@ -310,34 +310,31 @@ test('the emitted program of a tiny net', () => {
           Equal_13 = Equal(Reshape_12, constant_5)
           Cast_14 = Cast(Equal_13) {to=1}
           Sub_15 = Sub(Softmax_10, Cast_14)
-          Mul_16 = Mul(constant_8, constant_10)
-          Expand_17 = Expand(Mul_16, constant_11)
-          Reshape_18 = Reshape(Expand_17, constant_4)
-          Mul_19 = Mul(Sub_15, Reshape_18)
-          Gemm_20 = Gemm(Reshape_5, Mul_19) {transA=1, transB=0, alpha=0.5}
-          Reshape_21 = Reshape(Gemm_20, constant_12)
-          MatMul_22 = MatMul(constant_13, Mul_19)
-          Concat_23 = Concat(Reshape_21, MatMul_22) {axis=1}
-          Reshape_24 = Reshape(Concat_23, constant_14)
-          Gather_25 = Gather(scalars, iteration) {axis=0}
-          Reshape_26 = Reshape(Gather_25, constant_15)
-          Mul_27 = Mul(Reshape_24, Reshape_26)
-          step/next/packed/momentum = Add(Mul_1, Mul_27)
+          Mul_16 = Mul(Sub_15, constant_6)
+          Gemm_17 = Gemm(Reshape_5, Mul_16) {transA=1, transB=0, alpha=0.5}
+          Reshape_18 = Reshape(Gemm_17, constant_7)
+          MatMul_19 = MatMul(constant_8, Mul_16)
+          Concat_20 = Concat(Reshape_18, MatMul_19) {axis=1}
+          Reshape_21 = Reshape(Concat_20, constant_9)
+          Gather_22 = Gather(scalars, iteration) {axis=0}
+          Reshape_23 = Reshape(Gather_22, constant_10)
+          Mul_24 = Mul(Reshape_21, Reshape_23)
+          step/next/packed/momentum = Add(Mul_1, Mul_24)
           step/next/packed/parameters = Sub(step/packed/parameters, step/next/packed/momentum)
-          LogSoftmax_30 = LogSoftmax(Add_9) {axis=-1}
-          Mul_31 = Mul(Cast_14, LogSoftmax_30)
-          ReduceSum_32 = ReduceSum(Mul_31, constant_7) {keepdims=1}
-          Reshape_33 = Reshape(ReduceSum_32, constant_11)
-          Neg_34 = Neg(Reshape_33)
-          ReduceSum_35 = ReduceSum(Neg_34, constant_16) {keepdims=1}
-          Mul_36 = Mul(ReduceSum_35, constant_10)
-          step/loss = Reshape(Mul_36, constant_15)
-          ArgMax_38 = ArgMax(Add_9) {axis=-1, keepdims=0}
-          Cast_39 = Cast(ArgMax_38) {to=6}
-          Equal_40 = Equal(Cast_39, Gather_11)
-          Cast_41 = Cast(Equal_40) {to=1}
-          ReduceSum_42 = ReduceSum(Cast_41, constant_16) {keepdims=1}
-          step/correct = Reshape(ReduceSum_42, constant_15)
+          LogSoftmax_27 = LogSoftmax(Add_9) {axis=-1}
+          Mul_28 = Mul(Cast_14, LogSoftmax_27)
+          ReduceSum_29 = ReduceSum(Mul_28, constant_11) {keepdims=1}
+          Reshape_30 = Reshape(ReduceSum_29, constant_12)
+          Neg_31 = Neg(Reshape_30)
+          ReduceSum_32 = ReduceSum(Neg_31, constant_13) {keepdims=1}
+          Mul_33 = Mul(ReduceSum_32, constant_15)
+          step/loss = Reshape(Mul_33, constant_10)
+          ArgMax_35 = ArgMax(Add_9) {axis=-1, keepdims=0}
+          Cast_36 = Cast(ArgMax_35) {to=6}
+          Equal_37 = Equal(Cast_36, Gather_11)
+          Cast_38 = Cast(Equal_37) {to=1}
+          ReduceSum_39 = ReduceSum(Cast_38, constant_13) {keepdims=1}
+          step/correct = Reshape(ReduceSum_39, constant_10)
           step/condition = Identity(condition)
       end/Split_1_0, next/dense_1/bias = Split(next/packed/parameters, end/constant_0) {axis=0}
       next/dense_1/kernel = Reshape(end/Split_1_0, end/constant_1)

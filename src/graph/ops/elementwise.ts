@@ -11,8 +11,8 @@ import {
   type OpDefinition,
   type Tensor,
 } from '../node.ts'
-import { sumTo, zerosLike } from './shape.ts'
-import { constantValue, sameDType, scalar } from './source.ts'
+import { expand, repeatedNumber, sumTo, zerosLike } from './shape.ts'
+import { Constant, constantValue, filled, sameDType, scalar } from './source.ts'
 
 type Pair = readonly [Tensor | undefined, Tensor | undefined]
 
@@ -258,8 +258,27 @@ export function sub(a: Operand, b: Operand): Tensor {
   return isNumber(b, 0) ? (a as Tensor) : apply(Sub, operands('Sub', a, b))
 }
 export function mul(a: Operand, b: Operand): Tensor {
-  return isNumber(a, 1) ? (b as Tensor) : isNumber(b, 1) ? (a as Tensor) : apply(Mul, operands('Mul', a, b))
+  if (isNumber(a, 1)) return b as Tensor
+  if (isNumber(b, 1)) return a as Tensor
+  const [x, y] = operands('Mul', a, b)
+  return product(x, y) ?? apply(Mul, [x, y].map(asConstant))
 }
+
+/** Of two numbers, or one number and one that is repeated: as the loss of each example counts alike. */
+function product(a: Tensor, b: Tensor): Tensor | undefined {
+  const [x, y] = [repeatedNumber(a), repeatedNumber(b)]
+  if (x === undefined || y === undefined || a.dtype !== 'float32' || b.dtype !== 'float32') return undefined
+  return expand(scalar(Math.fround(x * y)), broadcastShapes('Mul', a.shape, b.shape))
+}
+
+/** Values up to which a repeated number is a constant of its shape, for a node less. */
+const FEW_VALUES = 4096
+
+function asConstant(x: Tensor): Tensor {
+  const number = x.node.op === Constant || sizeOf(x.shape) > FEW_VALUES ? undefined : repeatedNumber(x)
+  return number === undefined ? x : filled(x.shape, number, x.dtype)
+}
+
 export function div(a: Operand, b: Operand): Tensor {
   return isNumber(b, 1) ? (a as Tensor) : apply(Div, operands('Div', a, b))
 }

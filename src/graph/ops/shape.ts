@@ -4,7 +4,7 @@ import { UsageError } from '../../util/errors.ts'
 import { hostTensor, type Shape, sameShape, showShape, sizeOf } from '../../util/host-tensor.ts'
 import { apply, applyAll, type OpDefinition, type Tensor } from '../node.ts'
 import { reduceSum } from './reduce.ts'
-import { sameDType, scalar } from './source.ts'
+import { constantValue, sameDType, scalar } from './source.ts'
 
 // Reshape: the same values in row-major order under another shape. dx = reshape(dy)
 export const Reshape: OpDefinition = {
@@ -93,6 +93,12 @@ export const Expand: OpDefinition = {
 /** `x` repeated to `shape`. */
 export function expand(x: Tensor, shape: Shape): Tensor {
   return sameShape(x.shape, shape) ? x : apply(Expand, [x], { shape })
+}
+
+/** The number that a tensor has everywhere, where one is repeated to it; else undefined. */
+export function repeatedNumber({ node }: Tensor): number | undefined {
+  const isRepeated = node.op === Expand || node.op === Reshape
+  return isRepeated ? repeatedNumber(node.inputs[0]!) : constantValue(node.outputs[0]!)
 }
 
 /** `x` summed over the axes along which `shape` would broadcast to it: the gradient of broadcasting. */

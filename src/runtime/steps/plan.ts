@@ -5,6 +5,7 @@
 import type { OnnxGraph, OnnxModel, OnnxNode, ValueInfo } from '../../onnx/model.ts'
 import { type ValueType, valuesOf } from '../../onnx/shapes.ts'
 import { LANES } from './access.ts'
+import { type StatePiece, type StepGiven, type StepRow, stepGiven } from './given.ts'
 import type { Kernel } from './kernel.ts'
 import { partsOf, strideOfParts } from './partial-sums.ts'
 import { BLOCKS } from './pass-kernels.ts'
@@ -59,6 +60,8 @@ export interface StepPlan {
   readonly states: readonly CarriedState[]
   /** Values of the step, and outputs of the program, which has them stacked. */
   readonly perStep: readonly { readonly value: string; readonly output: string }[]
+  readonly rows: readonly StepRow[]
+  readonly pieces: readonly StatePiece[]
   /** Inputs of the program that tasks read, but for the data. */
   readonly taskInputs: readonly ValueInfo[]
   /** Names of inputs whose extents only a run knows. */
@@ -67,7 +70,10 @@ export interface StepPlan {
 
 /** The loop of steps that a program is. */
 interface StepLoop {
+  /** Those of the program, and what else steps are given. */
   readonly graph: OnnxGraph
+  readonly inputs: readonly ValueInfo[]
+  readonly given: StepGiven
   /** The place of its node in the graph. */
   readonly at: number
   readonly loop: OnnxNode
@@ -84,11 +90,14 @@ export function planSteps({ graph }: OnnxModel, crew: Crew): StepPlan | undefine
   const attribute = loop?.attributes.body
   if (!loop || !attribute || !('graph' in attribute)) return undefined
   if (!isPlain(graph, loop, attribute.graph, at)) return undefined
-  const steps = { graph, at, loop }
-  const plainBody = bodyOf(steps, attribute.graph)
+  const given = stepGiven(graph, attribute.graph)
+  const values = [...given.rows, ...given.pieces].map(({ value }) => value)
+  const inputs = [...graph.inputs, ...values]
+  const steps = { graph: { ...graph, inputs }, inputs: graph.inputs, given, at, loop }
+  const plainBody = bodyOf(steps, given.body)
   let factors = turnedFactors(plainBody)
   for (;;) {
-    const turnedGraph = withTurned(attribute.graph, factors)
+    const turnedGraph = withTurned(given.body, factors)
     const body = factors.size > 0 ? bodyOf(steps, turnedGraph) : plainBody
     const plan = planOf(steps, turnedGraph, body, crew)
     const kernels = tasksOf(plan?.phases ?? []).filter(isKernel)
@@ -99,17 +108,18 @@ export function planSteps({ graph }: OnnxModel, crew: Crew): StepPlan | undefine
   }
 }
 
-const bodyOf = ({ graph, loop }: StepLoop, body: OnnxGraph): StepBody =>
+const bodyOf = ({ graph, loop, given }: StepLoop, body: OnnxGraph): StepBody =>
   new StepBody(
     graph,
     body,
     body.inputs.slice(2),
     body.outputs.slice(1, loop.inputs.length - 1).map(({ name }) => name),
+    given.pieces,
   )
 
 /** With this graph as the loop's. */
 function planOf(
-  { graph, at, loop }: StepLoop,
+  { graph, inputs: programInputs, given: { rows, pieces }, at, loop }: StepLoop,
   loopBody: OnnxGraph,
   body: StepBody,
   crew: Crew,
@@ -139,8 +149,8 @@ function planOf(
   for (const [name, parts] of small?.sums ?? [])
     extra.set(partsOf(name), parts * strideOfParts(body.sizeOf(name)))
   const phases = small
-    ? withUpdates(small.phases, updates.kernels(small.sums), updates.late)
-    : withUpdates(firstPhases, lastKernels, updates.late)
+    ? withUpdates(body, small.phases, updates.kernels(small.sums), updates.late)
+    : withUpdates(body, firstPhases, lastKernels, updates.late)
   if (!phases.some(phase => 'stages' in phase)) return undefined
   for (const { blocks } of updates.sums.values()) extra.set(blocks, BLOCKS * LANES)
   // What nodes are in phases: of a sum, what is left to do.
@@ -176,9 +186,9 @@ function planOf(
   const read = new Set(tasksOf(phases).flatMap(namesReadBy))
   const data = new Set(graph.inputs.flatMap(({ name }) => (body.isOfFixedSize(name) ? [] : name)))
   return {
-    inputs: graph.inputs,
+    inputs: programInputs,
     outputs: graph.outputs,
-    begin: partOf('begin', graph, graph.nodes.slice(0, at), graph.inputs, [
+    begin: partOf('begin', graph, graph.nodes.slice(0, at), programInputs, [
       ...states.flatMap(({ name, input }) => (known.has(name) ? [] : [{ ...input, name }])),
     ]),
     phases: stepPhases,
@@ -188,7 +198,7 @@ function planOf(
       'end',
       graph,
       graph.nodes.slice(at + 1),
-      [...graph.inputs, ...states.map(({ next: name, input }) => ({ ...input, name }))],
+      [...programInputs, ...states.map(({ next: name, input }) => ({ ...input, name }))],
       graph.outputs.filter(({ name }) => !loop.outputs.includes(name)),
     ),
     count: loop.inputs[0]!,
@@ -196,7 +206,9 @@ function planOf(
     condition: loopBody.inputs[1]!.name,
     states,
     perStep,
-    taskInputs: graph.inputs.filter(({ name }) => read.has(name) && !data.has(name)),
+    rows,
+    pieces,
+    taskInputs: programInputs.filter(({ name }) => read.has(name) && !data.has(name)),
     data,
   }
 }
@@ -210,6 +222,7 @@ export const tasksOf = (phases: readonly (Phase | StepPhase)[]): Task[] =>
  * that neither read those nor make what updates read run beside them.
  */
 function withUpdates(
+  body: StepBody,
   phases: readonly Phase[],
   updates: readonly Kernel[],
   late: readonly OnnxNode[],
@@ -222,7 +235,8 @@ function withUpdates(
   const read = new Set(updates.flatMap(namesReadBy))
   const written = new Set(updates.flatMap(namesWrittenBy))
   const isApart = (task: Task) =>
-    !namesReadBy(task).some(name => written.has(name)) && !namesWrittenBy(task).some(name => read.has(name))
+    !namesReadBy(task).some(name => written.has(body.stateOf(name) ?? '')) &&
+    !namesWrittenBy(task).some(name => read.has(name))
   const stages = beside.every(isApart)
     ? [...last.stages.slice(0, -1), [...beside, ...updates]]
     : [...last.stages, updates]

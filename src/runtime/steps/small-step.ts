@@ -189,7 +189,7 @@ class SmallStep {
       this.#body.constant(base) !== undefined ||
       (this.#body.producerOf(base) !== undefined && this.#body.isOfOneShape(base)) ||
       this.#body.isState(base) ||
-      (this.#body.isOfFixedSize(base) && this.#body.isFloat(base))
+      this.#body.isOfFixedSize(base)
     )
   }
 

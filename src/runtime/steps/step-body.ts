@@ -2,6 +2,7 @@
 import type { OnnxGraph, OnnxNode, ValueInfo } from '../../onnx/model.ts'
 import { type Extents, typedNodes, type ValueType, valuesOf } from '../../onnx/shapes.ts'
 import { type HostTensor, showShape, sizeOf, toNumbers } from '../../util/host-tensor.ts'
+import type { StatePiece } from './given.ts'
 
 /** How many rows the data has, and how many steps a call makes, changes nothing in a step but the data's own shape. */
 export const EXTENTS = { rows: 1, steps: 1 }
@@ -21,8 +22,17 @@ export class StepBody {
   readonly #constants: ReadonlyMap<string, HostTensor>
   readonly #producers: ReadonlyMap<string, OnnxNode>
   readonly #readers = new Map<string, OnnxNode[]>()
+  /** The states that they are of. */
+  readonly #pieces: ReadonlyMap<string, string>
 
-  constructor(graph: OnnxGraph, body: OnnxGraph, states: readonly ValueInfo[], next: readonly string[]) {
+  constructor(
+    graph: OnnxGraph,
+    body: OnnxGraph,
+    states: readonly ValueInfo[],
+    next: readonly string[],
+    pieces: readonly StatePiece[],
+  ) {
+    this.#pieces = new Map(pieces.map(({ value, state }) => [value.name, state]))
     this.nodes = neededFor(body.outputs, body.nodes).nodes
     this.outputs = new Set(body.outputs.map(({ name }) => name))
     this.states = states
@@ -97,6 +107,17 @@ export class StepBody {
 
   isState(name: string): boolean {
     return this.states.some(state => state.name === name)
+  }
+
+  /** The state that a value is, in any shape, or a piece of. */
+  stateOf(name: string): string | undefined {
+    const base = this.baseOf(name)
+    return this.isState(base) ? base : this.#pieces.get(base)
+  }
+
+  /** Whether a value is a piece of a state, in any shape. */
+  isPiece(name: string): boolean {
+    return this.#pieces.has(this.baseOf(name))
   }
 
   /** Whether a name is that of an input of the program whose shape is known before it runs. */

@@ -2,20 +2,21 @@
 import { decodeModel } from '../../onnx/decode.ts'
 import type { OnnxGraph, OnnxModel } from '../../onnx/model.ts'
 import { median } from '../../stats/summary.ts'
-import { arrayTypes, type HostTensor, type Shape, sizeOf, type TensorData } from '../../util/host-tensor.ts'
+import { arrayTypes, type HostTensor, type TensorData } from '../../util/host-tensor.ts'
 import type { NodeTiming, RunTiming } from '../engine.ts'
 import type { DeclaredInput, LoadedProgram, Loader, Recording } from '../loaded-program.ts'
 import { aligned, ownTensor } from '../ort-tensor.ts'
 import { LOOP, loopTimings } from '../profile.ts'
 import type { Tensors } from '../protocol.ts'
 import { kernelModule } from './code.ts'
-import { fixedArray, packed, placeBytes, StepMemory } from './memory.ts'
+import { StepMemory } from './memory.ts'
 import { NativeRuntime, type NativeSession } from './onnxruntime.ts'
 import { PartedCalls } from './parted-calls.ts'
 import type { Crew } from './phases.ts'
-import { planSteps, type StepPlan, type StepValue } from './plan.ts'
+import { planSteps, type StepPlan } from './plan.ts'
 import { type BoundSegments, Segments } from './segments.ts'
 import { Sessions } from './sessions.ts'
+import { byName, bytesOf, StepTensors, workplaces } from './step-tensors.ts'
 import { isKernel, isParted, namesReadBy, namesWrittenBy, type Task } from './task.ts'
 import { Team, type TeamProgram } from './team.ts'
 
@@ -60,7 +61,7 @@ export function steppedLoader(threads: number, otherwise: Loader): Loader {
   return async (bytes, recording) => {
     const own = workshop
     const planned = planOf(bytes, { threads, isMeasured: recording !== undefined })
-    if (!planned || bytesOf(planned) > own.memory.free) return otherwise(bytes, recording)
+    if (!planned || bytesOf(planned.plan, planned.work) > own.memory.free) return otherwise(bytes, recording)
     own.enter()
     const left = async () => {
       // Another model's state lies elsewhere: its memory begins anew, and what is stored keeps this one.
@@ -93,19 +94,6 @@ function planOf(bytes: Uint8Array, crew: Crew): Planned | undefined {
   }
 }
 
-/** What a program places in the memory, at most. */
-function bytesOf({ plan: { states, end, taskInputs }, work }: Planned): number {
-  const placed = [...states.map(({ input }) => input), ...end.outputs, ...taskInputs]
-  const own = placed.reduce((sum, { shape }) => sum + placeBytes(4 * sizeOf(shape as Shape)), 0)
-  return own + placeBytes(work.bytes)
-}
-
-/** Where values of the steps lie in one block; those of other types than float32 lie elsewhere. */
-function workplaces(values: readonly StepValue[]) {
-  const floats = values.filter(({ dtype }) => dtype === 'float32')
-  return packed(floats.map(({ name, shape, from, to }) => ({ name, bytes: 4 * sizeOf(shape), from, to })))
-}
-
 /** Tasks of a phase, from one number to another (not included). */
 interface TaskRange {
   readonly first: number
@@ -134,18 +122,7 @@ class SteppedProgram implements LoadedProgram {
   /** Of each phase that is tasks. */
   readonly #ranges: readonly (TaskRange | undefined)[]
   readonly #team: TeamProgram
-  /** By the names of the step's inputs. */
-  readonly #states: Readonly<Record<string, HostTensor>>
-  /** What phases of a step give to others, and outputs of a step. */
-  readonly #values: Readonly<Record<string, HostTensor>>
-  /** What the ending graph gives. */
-  readonly #last: Readonly<Record<string, HostTensor>>
-  /** Inputs of the program that tasks read, but for the data. */
-  readonly #read: Readonly<Record<string, HostTensor>>
-  /** All of these but what the ending graph gives: what tasks read and write. */
-  readonly #tensors: Tensors
-  /** Where in the memory the tensors lie that a run takes and leaves. */
-  readonly #homes: ReadonlySet<number>
+  readonly #tensors: StepTensors
   #recording: Recording | undefined
   /** Of each run that is measured: its steps and seconds, and the seconds of each task in each step. */
   readonly #measured: {
@@ -168,29 +145,8 @@ class SteppedProgram implements LoadedProgram {
     this.#recording = recording
     this.inputs = plan.inputs.map(({ name, dtype, shape }) => ({ name, dtype, shape }))
     this.outputs = plan.outputs.map(({ name }) => name)
-    const place = (kind: string, name: string, shape: Shape): HostTensor => {
-      const size = sizeOf(shape)
-      const data = memory.floats(memory.place(`${kind} ${name}`, 4 * size), size)
-      return { dtype: 'float32', shape, data }
-    }
-    const { states, phases, values, end } = plan
-    this.#states = byName(states, ({ name, input }) => [
-      input.name,
-      place('state', name, input.shape as Shape),
-    ])
-    const begin = memory.workplace(work.bytes)
-    const offsets = new Map([...work.offsets].map(([{ name }, offset]) => [name, begin + offset]))
-    this.#values = byName(values, ({ name, dtype, shape }) => {
-      const offset = offsets.get(name)
-      const data =
-        offset === undefined ? fixedArray(dtype, sizeOf(shape)) : memory.floats(offset, sizeOf(shape))
-      return [name, { dtype, shape, data }]
-    })
-    this.#last = byName(end.outputs, ({ name, shape }) => [name, place('last', name, shape as Shape)])
-    this.#read = byName(plan.taskInputs, ({ name, shape }) => [name, place('input', name, shape as Shape)])
-    this.#tensors = { ...this.#states, ...this.#values, ...this.#read }
-    const homes = [this.#states, this.#last, this.#read].flatMap(tensors => Object.values(tensors))
-    this.#homes = new Set(homes.map(({ data }) => data.byteOffset))
+    const { phases, end } = plan
+    this.#tensors = new StepTensors(plan, work, memory)
     const sessions = new Sessions(runtime, model)
     this.#sessions = sessions
     // ONNX Runtime refuses a graph of nothing.
@@ -206,10 +162,10 @@ class SteppedProgram implements LoadedProgram {
       this.#begin = sessionOfSome(plan.begin)
       this.#end = sessionOfSome(end)
       const copies = plan.isSmall ? threads : 1
-      parted = new PartedCalls(runtime, sessions, copies, this.#tasks, this.#tensors, plan.data)
+      parted = new PartedCalls(runtime, sessions, copies, this.#tasks, this.#tensors.all, plan.data)
       this.#parted = parted
       const kernels = this.#tasks.filter(isKernel)
-      const code = kernelModule(kernels, name => this.#tensors[name]!.data.byteOffset)
+      const code = kernelModule(kernels, name => this.#tensors.all[name]!.data.byteOffset)
       // After the first session: that switches this thread to zeros for numbers too small to be normal, and threads
       // inherit the switch.
       this.#team = workshop.team.load(code, stages.flat(), parted.calls, plan.isSmall)
@@ -226,14 +182,14 @@ class SteppedProgram implements LoadedProgram {
     const steps = Number(inputs[count]!.data[0])
     const given = this.#enter(inputs)
     const { stacked, tasks } = this.#steps(given, steps)
-    const last = byName(states, ({ next, input }) => [next, this.#states[input.name]!])
-    this.#end?.run(among({ ...given, ...last }, end.inputs), this.#last)
+    const last = byName(states, ({ next, input }) => [next, this.#tensors.states[input.name]!])
+    this.#end?.run(among({ ...given, ...last }, end.inputs), this.#tensors.last)
     if (this.#recording) this.#measured.push({ steps, seconds: (performance.now() - began) / 1000, tasks })
-    return among({ ...stacked, ...last, ...this.#last }, this.#plan.outputs)
+    return among({ ...stacked, ...last, ...this.#tensors.last }, this.#plan.outputs)
   }
 
   overwrites({ data }: HostTensor): boolean {
-    return this.#memory.holds(data) && this.#homes.has(data.byteOffset)
+    return this.#memory.holds(data) && this.#tensors.homes.has(data.byteOffset)
   }
 
   /**
@@ -243,13 +199,13 @@ class SteppedProgram implements LoadedProgram {
   #enter(inputs: Tensors): Tensors {
     const { begin, states, end } = this.#plan
     const homes: Tensors = {
-      ...byName(states, ({ name, input }) => [name, this.#states[input.name]!]),
-      ...this.#read,
+      ...byName(states, ({ name, input }) => [name, this.#tensors.states[input.name]!]),
+      ...this.#tensors.read,
     }
     const isAt = ({ data }: HostTensor, home: HostTensor | undefined) =>
       this.#memory.holds(data) && data.byteOffset === home?.data.byteOffset
     // What an earlier run left may lie where this one is about to write something else: only at the end, or at once.
-    const lasts = Object.values(this.#last)
+    const lasts = Object.values(this.#tensors.last)
     const isReadLast = (name: string) => end.inputs.some(input => input.name === name)
     const given = byName(Object.entries(inputs), ([name, tensor]) => {
       const isLast = !isReadLast(name) && lasts.some(last => isAt(tensor, last))
@@ -265,29 +221,35 @@ class SteppedProgram implements LoadedProgram {
   }
 
   #steps(inputs: Tensors, count: number): { stacked: Tensors; tasks: number[][] } {
-    const { states, perStep, iteration, condition } = this.#plan
+    const { states, perStep, iteration, condition, rows } = this.#plan
     const number = new BigInt64Array(new ArrayBuffer(8))
     const feeds: Tensors = {
       ...inputs,
-      ...this.#states,
+      ...this.#tensors.states,
+      ...this.#tensors.given,
       [iteration]: { dtype: 'int64', shape: [], data: number },
       [condition]: { dtype: 'bool', shape: [], data: Uint8Array.of(1) },
     }
     const copies = states.flatMap(({ input, copied }) =>
-      copied ? [{ from: this.#values[copied]!, to: this.#states[input.name]! }] : [],
+      copied ? [{ from: this.#tensors.values[copied]!, to: this.#tensors.states[input.name]! }] : [],
     )
     const stacks = perStep.map(({ value, output }) => {
-      const { dtype, shape, data } = this.#values[value]!
+      const { dtype, shape, data } = this.#tensors.values[value]!
       const all = new arrayTypes[dtype](count * data.length)
       return { output, data, tensor: { dtype, shape: [count, ...shape], data: all } }
     })
+    const given = rows.map(({ value, input }) => ({
+      all: inputs[input]!.data,
+      row: this.#tensors.given[value.name]!.data,
+    }))
     const timings: number[][] = this.#tasks.map(() => [])
     const takeBack = this.#parted.give(inputs)
     let binding: BoundSegments | undefined
     try {
-      binding = this.#segments.bind({ ...feeds, ...this.#values })
+      binding = this.#segments.bind({ ...feeds, ...this.#tensors.values })
       for (let i = 0; i < count; i++) {
         number[0] = BigInt(i)
+        for (const { all, row } of given) put(all.subarray(i * row.length, (i + 1) * row.length), row, 0)
         for (const [phase, range] of this.#ranges.entries())
           if (range) this.#runTasks(range, timings)
           else binding.run(phase)
@@ -339,7 +301,7 @@ class SteppedProgram implements LoadedProgram {
     const steps = seconds.map((_, step) => pass.reduce((sum, part) => sum + part.seconds[step]!, 0))
     const typesOf = (names: (task: Task) => readonly string[]) =>
       [...new Set(pass.flatMap(part => names(part.task)))].map(tensor => {
-        const { dtype, shape } = this.#tensors[tensor]!
+        const { dtype, shape } = this.#tensors.all[tensor]!
         return { dtype, shape }
       })
     return {
@@ -370,10 +332,6 @@ function rangesOf(stages: readonly (readonly (readonly Task[])[])[]): (TaskRange
     last += phase.flat().length
     return last > first ? { first, last } : undefined
   })
-}
-
-function byName<T, V>(items: readonly T[], entryOf: (item: T) => readonly [string, V]): Record<string, V> {
-  return Object.fromEntries(items.map(entryOf))
 }
 
 /** Those of `tensors` that have these names. */

@@ -84,7 +84,7 @@ export class Updates {
     const late = new Set<OnnxNode>()
     for (const node of this.#body.nodes)
       if (sums.has(node) || node.inputs.some(name => late.has(this.#body.producerOf(name)!))) late.add(node)
-    const isWritten = (name: string) => this.#body.isState(this.#body.baseOf(name))
+    const isWritten = (name: string) => this.#body.stateOf(name) !== undefined
     const canWait = (node: OnnxNode) =>
       sums.has(node) ||
       (!this.#nodes.has(node) &&
@@ -106,7 +106,10 @@ export class Updates {
     }
   }
 
-  /** Whether a kernel can compute a node: float32, each operand a scalar or as large as the result. */
+  /**
+   * Whether a kernel can compute a node: float32, each operand a scalar or as large as the result, and no piece of a
+   * state that another may be writing.
+   */
   #fits(node: OnnxNode): boolean {
     const size = this.#body.sizeOf(node.outputs[0]!)
     return (
@@ -117,7 +120,7 @@ export class Updates {
         const fits = this.#body.isFloat(name) && [1, size].includes(this.#body.sizeOf(name))
         const isGiven = this.#body.isState(name) || this.#body.producerOf(name)
         const isKnown = this.#body.scalarConstant(name) !== undefined || this.#body.isOfFixedSize(name)
-        return fits && (isGiven || isKnown)
+        return fits && !this.#body.isPiece(name) && (isGiven || isKnown)
       })
     )
   }
