@@ -1,6 +1,7 @@
 /** The peers: how each is started, and whether it is there. */
 import { type ChildProcessWithoutNullStreams, execFile, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
@@ -145,6 +146,9 @@ async function pythonModules(
  */
 const KEEPING_MEMORY = { MALLOC_MMAP_MAX_: '0', MALLOC_TRIM_THRESHOLD_: String(2 ** 34) }
 
+/** Where Node keeps what it made of sources, as Fovea's command line asks it to, and as Python does by itself. */
+const COMPILED = join(tmpdir(), 'node-compile-cache')
+
 /** A peer's process under way. */
 export class PeerProcess {
   readonly peer: Peer
@@ -162,7 +166,7 @@ export class PeerProcess {
     // A temporary folder that the bench removes: a peer that is killed leaves what it wrote.
     this.child = spawn(program, args, {
       detached: true,
-      env: { ...KEEPING_MEMORY, ...process.env, TMPDIR: scratch() },
+      env: { NODE_COMPILE_CACHE: COMPILED, ...KEEPING_MEMORY, ...process.env, TMPDIR: scratch() },
     })
     this.child.stderr.setEncoding('utf8').on('data', (text: string) => {
       this.complaint = (this.complaint + text).slice(-4000)
