@@ -32,7 +32,7 @@ describe('kernels', () => {
     ])
     team
       .load(
-        kernelModule([kernel], () => at),
+        kernelModule([kernel], () => at, true),
         [[kernel]],
       )
       .run(0, 1)
@@ -48,6 +48,13 @@ describe('kernels', () => {
     expect([...timesOne(Float32Array.from(repeated(values)))]).toEqual(repeated(expected))
   })
 
+  test('where processors see to numbers too small to be normal, kernels do not', () => {
+    const lengthOf = (flushes: boolean) =>
+      kernelModule([updating('x', 4, [{ op: 'Identity', operands: [{ constant: 1 }] }])], () => 128, flushes)
+        .length
+    expect(lengthOf(false)).toBeLessThan(lengthOf(true))
+  })
+
   test('each value is computed once, however many there are and whoever does it', () => {
     for (const length of [1, 3, 5, 16, 49_999, 50_001, 200_003]) {
       const at = memory.place(`count ${length}`, 4 * length)
@@ -55,7 +62,7 @@ describe('kernels', () => {
         { op: 'Add', operands: [{ tensor: 'x', at: each }, { constant: 1 }] },
       ])
       const program = team.load(
-        kernelModule([kernel], () => at),
+        kernelModule([kernel], () => at, true),
         [[kernel]],
       )
       for (let i = 0; i < 10; i++) program.run(0, 1)
@@ -91,7 +98,7 @@ describe('kernels', () => {
     })
     const stages = Array.from({ length: 40 }, (_, i) => [i % 2 === 0 ? pass('x', 'y') : pass('y', 'x')])
     const program = team.load(
-      kernelModule(stages.flat(), name => (name === 'x' ? x : y)),
+      kernelModule(stages.flat(), name => (name === 'x' ? x : y), false),
       stages,
     )
     for (let i = 0; i < 20; i++) program.run(0, stages.length)

@@ -252,7 +252,7 @@ test('a part that fails, on whichever thread, fails the run with its reason, and
   }
   const calls = { ...runtime.addresses, parts: new Map([[0, bindings.map(({ call }) => call)]]) }
   const program = team.load(
-    kernelModule([], () => 0),
+    kernelModule([], () => 0, false),
     [[task]],
     calls,
   )

@@ -15,7 +15,7 @@ import type { Loader } from '../src/runtime/loaded-program.ts'
 import type { Tensors } from '../src/runtime/protocol.ts'
 import { planSteps, tasksOf } from '../src/runtime/steps/plan.ts'
 import { isKernel } from '../src/runtime/steps/task.ts'
-import { type HostTensor, hostTensor } from '../src/util/host-tensor.ts'
+import { type HostTensor, hostTensor, toNumbers } from '../src/util/host-tensor.ts'
 import { architectures } from '../src/zoo/index.ts'
 import { loopModel } from './loop-model.ts'
 import { compiled, data, model } from './step-program.ts'
@@ -271,4 +271,41 @@ describe('what is updated in one pass', () => {
     ])
     expect(planSteps(idle, crew)).toBeUndefined()
   })
+})
+
+test('what becomes too small to be normal is zero, whoever computes it', async () => {
+  const shape = [60_000]
+  const some = [1, 2 ** -126, -(2 ** -126), 2 ** -124, -(2 ** -124), 0, -0, 3]
+  const constants = [{ name: 'half', tensor: hostTensor('float32', [], [0.5]) }]
+  const node = (op: string, inputs: string[], output: string): OnnxNode => ({
+    op,
+    inputs,
+    outputs: [output],
+    attributes: {},
+  })
+  const program = encodeModel(
+    loopModel({
+      nodes: [node('Mul', ['s0', 'half'], 'n0'), node('ReduceMax', ['s0'], 'most')],
+      states: ['a'],
+      shape,
+      data: ['rows'],
+      seen: { value: 'most', shape: [1] },
+      initializers: constants,
+    }),
+  )
+  const inputs = {
+    steps: hostTensor('int64', [], [3]),
+    data: hostTensor('float32', [1], [0]),
+    a: hostTensor(
+      'float32',
+      shape,
+      Array.from({ length: 60_000 }, (_, i) => some[i % some.length]!),
+    ),
+  }
+  const expected = new Set([0.125, 0, 0.375])
+  for (const load of [whole[1], stepped[1], stepped[2]]) {
+    const values = toNumbers((await resultsOf(load, program, inputs))['next/a']!)
+    // Of zeros the sign is the processor's.
+    expect(new Set(values.map(value => value + 0))).toEqual(expected)
+  }
 })

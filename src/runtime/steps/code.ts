@@ -41,20 +41,34 @@ const opcodes: Readonly<Record<Operation, number[]>> = {
 /** Operations of any number of operands, two at a time. */
 const repeated: ReadonlySet<Operation> = new Set(['Min', 'Max'])
 
-/** The least normal number: updates write +0 for what is smaller. ONNX Runtime, as it is asked to, keeps its sign. */
+/** What is smaller is too small to be normal. */
 const LEAST_NORMAL = 2 ** -126
+
+/**
+ * Whether this thread, as ONNX Runtime asks its processor to, computes with zeros for numbers too small to be normal,
+ * and with it the threads that it begins.
+ */
+export function flushesDenormals(): boolean {
+  const smaller = Float32Array.of(LEAST_NORMAL)
+  smaller[0]! /= 2
+  // Windows gives new threads a state of their own.
+  return smaller[0] === 0 && process.platform !== 'win32'
+}
 
 /**
  * A module with the functions `0`, `1`, ..., one for each kernel: `(from, to)` are turns of its outermost loop.
  * It imports a shared memory of up to 4 GiB as `host.memory`.
  *
  * @param addressOf where a tensor lies in the memory
+ * @param flushes whether updates are to write +0 for what is too small to be normal: where processors do not see to it,
+ *   see {@link flushesDenormals}, or keep a zero's sign
  */
 export function kernelModule(
   kernels: readonly Kernel[],
   addressOf: (name: string) => number,
+  flushes: boolean,
 ): Uint8Array<ArrayBuffer> {
-  const bodies = kernels.map(kernel => Uint8Array.from(new KernelCode(kernel, addressOf).body()))
+  const bodies = kernels.map(kernel => Uint8Array.from(new KernelCode(kernel, addressOf, flushes).body()))
   const parts = bodies.flatMap(body => [Uint8Array.from(unsigned(body.length)), body])
   const count = unsigned(bodies.length)
   const length = parts.reduce((sum, part) => sum + part.length, count.length)
@@ -86,6 +100,7 @@ const ARGUMENTS = 2
 class KernelCode {
   readonly #kernel: Kernel
   readonly #addressOf: (name: string) => number
+  readonly #flushes: boolean
   readonly #depth: number
   /** The strides of accesses, without those that are none. */
   readonly #strides: readonly (readonly number[])[]
@@ -98,10 +113,11 @@ class KernelCode {
   readonly #summedLevel: number
   readonly #code: number[] = []
 
-  constructor(kernel: Kernel, addressOf: (name: string) => number) {
+  constructor(kernel: Kernel, addressOf: (name: string) => number, flushes: boolean) {
     const { loops, steps, stores, sums } = kernel
     this.#kernel = kernel
     this.#addressOf = addressOf
+    this.#flushes = flushes
     this.#depth = loops.length
     const accesses = [
       ...steps.flatMap(({ operands }) => operands.flatMap(o => ('tensor' in o ? o.at : []))),
@@ -230,9 +246,10 @@ class KernelCode {
     this.#code.push(SIMD, STORE, 4, ...unsigned(this.#addressOf(tensor) + 4 * at.offset))
   }
 
-  /** x, or +0 where |x| is less than the least normal number; NaN stays. */
+  /** x; where that is to be, +0 if |x| is less than the least normal number. NaN stays. */
   #flushed(local: number): void {
     this.#get(local)
+    if (!this.#flushes) return
     this.#get(local)
     this.#code.push(...simd(ABS))
     this.#get(this.#least)

@@ -8,6 +8,7 @@ import type { OnnxGraph, OnnxNode } from '../../onnx/model.ts'
 import { typedNodes, type ValueType, valuesOf } from '../../onnx/shapes.ts'
 import { hostTensor, type Shape, sameShape, sizeOf } from '../../util/host-tensor.ts'
 import { isByElement } from './roles.ts'
+import { withScales } from './scaled.ts'
 import { EXTENTS, joinedByNames } from './step-body.ts'
 
 /** Multiply-adds in the time that an element of a right matrix takes to be packed. */
@@ -34,7 +35,9 @@ interface Group {
 export function oriented(graph: OnnxGraph): OnnxGraph {
   const isPlain = graph.nodes.every(({ attributes }) => Object.values(attributes).every(a => !('graph' in a)))
   const types = isPlain ? typesOf(graph) : undefined
-  return types ? withAddends(new Orienting(graph, types).graph()) : graph
+  if (!types) return graph
+  const scaled = withScales(graph, types)
+  return withAddends(new Orienting(scaled, typesOf(scaled)!).graph())
 }
 
 /** Undefined where a node's operator is not known. */

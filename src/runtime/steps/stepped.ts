@@ -8,7 +8,7 @@ import type { DeclaredInput, LoadedProgram, Loader, Recording } from '../loaded-
 import { aligned, ownTensor } from '../ort-tensor.ts'
 import { LOOP, loopTimings } from '../profile.ts'
 import type { Tensors } from '../protocol.ts'
-import { kernelModule } from './code.ts'
+import { flushesDenormals, kernelModule } from './code.ts'
 import { StepMemory } from './memory.ts'
 import { NativeRuntime, type NativeSession } from './onnxruntime.ts'
 import { PartedCalls } from './parted-calls.ts'
@@ -165,9 +165,10 @@ class SteppedProgram implements LoadedProgram {
       parted = new PartedCalls(runtime, sessions, copies, this.#tasks, this.#tensors.all, plan.data)
       this.#parted = parted
       const kernels = this.#tasks.filter(isKernel)
-      const code = kernelModule(kernels, name => this.#tensors.all[name]!.data.byteOffset)
+      const addressOf = (name: string) => this.#tensors.all[name]!.data.byteOffset
       // After the first session: that switches this thread to zeros for numbers too small to be normal, and threads
       // inherit the switch.
+      const code = kernelModule(kernels, addressOf, !flushesDenormals())
       this.#team = workshop.team.load(code, stages.flat(), parted.calls, plan.isSmall)
     } catch (error) {
       parted?.release()
