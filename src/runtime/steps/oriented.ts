@@ -1,7 +1,7 @@
 /**
- * Graphs that one thread runs, with matrices laid as their products had better have them. ONNX Runtime packs the right
- * matrix of a product, and copies a left one that is to be transposed. Values of few images and many units are
- * therefore made transposed where that is shorter, from one product to the next ones.
+ * Graphs with matrices laid as their products had better have them. ONNX Runtime packs the right matrix of a product, and
+ * copies a left one that is to be transposed: values of few images and many units are therefore made transposed where
+ * that is shorter, from one product to the next ones.
  */
 import { intOf } from '../../onnx/attributes.ts'
 import type { OnnxGraph, OnnxNode } from '../../onnx/model.ts'
@@ -227,7 +227,7 @@ class Orienting {
   }
 }
 
-/** What is added to a product of its own is added by the product, where ONNX Runtime does not see to it: see Gemm. */
+/** What is added to a product of its own is added by the product, where ONNX Runtime does not see to it: of Gemm. */
 function withAddends(graph: OnnxGraph): OnnxGraph {
   const types = typesOf(graph)!
   const outputs = new Set(graph.outputs.map(({ name }) => name))

@@ -70,8 +70,9 @@ export interface StepPlan {
 
 /** The loop of steps that a program is. */
 interface StepLoop {
-  /** Those of the program, and what else steps are given. */
+  /** The program's; what else steps are given is among its inputs. */
   readonly graph: OnnxGraph
+  /** The program's own. */
   readonly inputs: readonly ValueInfo[]
   readonly given: StepGiven
   /** The place of its node in the graph. */
