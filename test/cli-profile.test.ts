@@ -118,7 +118,7 @@ test.for([
   ],
   [
     ['--model', 'bassas/mlp-1', '--steps', '1000000'],
-    'profile: expected at most 12854 steps of 70 nodes, which is what ONNX Runtime records, received 1000000',
+    'profile: expected at most 13429 steps of 67 nodes, which is what ONNX Runtime records, received 1000000',
   ],
   [['--model', 'bassas/mlp-1', '--batch-size', '5000'], 'profile: expected a batch size of at most the '],
 ] as const)('a wrong request: %s', async ([args, message]) => {
