@@ -36,6 +36,8 @@ class Trial {
   private readonly compiled: TrainProgram
   private readonly program: Program
   private readonly evaluator: Evaluator
+  /** Their numbers. */
+  private readonly images: Int32Array
   private order: Int32Array
   private epoch = 0
   private at = 0
@@ -48,6 +50,7 @@ class Trial {
     this.compiled = compiled
     this.program = program
     this.evaluator = new Evaluator(on, { model: job.model, loss: crossEntropy() })
+    this.images = Int32Array.from({ length: job.shape[0] }, (_, i) => i)
     this.order = this.newOrder()
     this.parameters = parameterCount(job.model)
   }
@@ -116,8 +119,7 @@ class Trial {
   }
 
   private newOrder(): Int32Array {
-    const images = Int32Array.from({ length: this.job.shape[0] }, (_, i) => i)
-    return minibatchOrder(images, this.job.seed, this.epoch)
+    return minibatchOrder(this.images, this.job.seed, this.epoch)
   }
 }
 
