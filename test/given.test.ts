@@ -64,7 +64,8 @@ describe('pieces of a state', () => {
       const [seen] = own.emit('Softmax', [first!])
       own.emit('Softmax', [rest!])
       const [faded] = own.emit('Mul', ['s0', number(own, 0.5)])
-      const [scaled] = own.emit('Mul', ['s1', factor!])
+      const [one] = own.emit('Reshape', [factor!, own.ints()])
+      const [scaled] = own.emit('Mul', ['s1', one!])
       return { next: [faded!, scaled!], seen: { value: seen!, shape: [1000] } }
     })
     const plan = planSteps(model, crew)!
@@ -127,6 +128,21 @@ describe('pieces of a state', () => {
   })
 })
 
+test('pieces of a matrix are no pieces of its memory', async () => {
+  const matrix = [32, 64]
+  const model = modelOf(matrix, own => {
+    const [left, right] = own.emit('Split', ['s0', own.ints(16, 48)], { axis: { int: 1 } }, 2)
+    const [joined] = own.emit('Concat', [right!, left!], { axis: { int: 1 } })
+    const [seen] = own.emit('Softmax', [right!])
+    return {
+      next: [own.emit('Mul', [joined!, number(own, 0.5)])[0]!],
+      seen: { value: seen!, shape: [32, 48] },
+    }
+  })
+  expect(planSteps(model, crew)!.pieces).toEqual([])
+  await expectSameRuns(model, inputsOf(matrix, { data: waves([1], 1).data! }))
+})
+
 test("rows of an input are each step's own, in what tasks and kernels read", async () => {
   const shape = [1024]
   const model = modelOf(
@@ -144,7 +160,34 @@ test("rows of an input are each step's own, in what tasks and kernels read", asy
   expect(opsOf(model)).not.toContain('Gather')
   expect(plan.inputs.map(({ name }) => name)).toEqual(['steps', 'data', 'a'])
   const data = { ...waves([5, 1024], 5).data!, shape: [5, 1024] }
-  await expectSameRuns(model, inputsOf(shape, { data }))
+  const inputs = inputsOf(shape, { data })
+  await expectSameRuns(model, inputs)
+  const loaded = await stepped[2](encodeModel(model), undefined)
+  const steps = hostTensor('int64', [], [6])
+  await expect(loaded.run({ ...inputs, steps })).rejects.toThrow(
+    'data: expected a row for each of 6 steps, received 5',
+  )
+  await loaded.release()
+})
+
+test('a row that the program gives is taken by a node', async () => {
+  const model = modelOf(
+    [1024],
+    own => {
+      own.nodes.push({
+        op: 'Gather',
+        inputs: ['data', 'i'],
+        outputs: ['n1'],
+        attributes: { axis: { int: 0 } },
+      })
+      const [half] = own.emit('Mul', ['s0', number(own, 0.5)])
+      return { next: [half!, undefined], seen: { value: half!, shape: [1024] } }
+    },
+    ['steps', 1024],
+  )
+  expect(planSteps(model, crew)?.rows ?? []).toEqual([])
+  const data = { ...waves([5, 1024], 5).data!, shape: [5, 1024] }
+  await expectSameRuns(model, inputsOf([1024], { data, b: waves([1024], 5).data! }))
 })
 
 test.each([

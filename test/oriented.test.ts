@@ -113,6 +113,29 @@ describe('a layer of few images', () => {
     expectSameResults(constant, oriented(constant))
   })
 
+  test('whose product adds a matrix that is given stays as it is', () => {
+    const graph = layer([UNITS])
+    const nodes = graph.nodes.flatMap(own =>
+      own.op === 'Add'
+        ? []
+        : own.outputs[0] === 'product'
+          ? node('Gemm', ['x', 'w', 'm'], 'sum', turned(0, 1))
+          : own,
+    )
+    const added = { ...graph, nodes, inputs: [...graph.inputs, ...infos({ m: [IMAGES, UNITS] })] }
+    expect(nodeOf(oriented(added), 'sum')!.inputs).toEqual(['x', 'w', 'm'])
+    expectSameResults(added, oriented(added))
+  })
+
+  test('with a matrix that only it reads, and that is given, stays as it is', () => {
+    const graph = layer([UNITS], [node('Gemm', ['p', 'v'], 'q')], { q: [IMAGES, 10] })
+    const nodes = [...graph.nodes.slice(0, -1), node('Mul', ['h', 'm'], 'p'), ...graph.nodes.slice(-1)]
+    const masked = { ...graph, nodes, inputs: [...graph.inputs, ...infos({ m: [IMAGES, UNITS] })] }
+    const result = oriented(masked)
+    expect((nodeOf(result, 'product') ?? nodeOf(result, 'sum'))!.inputs.slice(0, 2)).toEqual(['x', 'w'])
+    expectSameResults(masked, result)
+  })
+
   test('whose product has an addend and a factor keeps both', () => {
     const graph = layer([UNITS])
     const nodes = graph.nodes.flatMap(own =>
@@ -182,6 +205,17 @@ describe('what is added to a product of its own', () => {
     expectSameResults(graph, oriented(graph))
   })
 
+  test('stays a node where the product has an addend, or a share for one', () => {
+    const graph = summed('Gemm', [add], { sum: [16, 16] })
+    const [product, ...others] = graph.nodes as [OnnxNode, OnnxNode]
+    const added = { ...product, inputs: ['x', 'w', 'm'] }
+    const shared = { ...product, attributes: { ...product.attributes, beta: { float: 2 } } }
+    for (const other of [added, shared]) {
+      const own = { ...graph, nodes: [other, ...others] }
+      expect(oriented(own)).toBe(own)
+    }
+  })
+
   test.each([
     ['where ONNX Runtime sees to it', 'MatMul', [add], { sum: [16, 16] }],
     ['where the product is an output', 'Gemm', [add], { sum: [16, 16], product: [16, 16] }],
@@ -223,7 +257,16 @@ describe('pixels that are scaled and moved', () => {
         })),
         { name: 'flat', tensor: hostTensor('int64', [2], [IMAGES, PIXELS]) },
       ],
-      inputs: [...graph.inputs.slice(1), ...infos({ pixels: [IMAGES, 28, 28], m: [1, PIXELS] })],
+      inputs: [
+        ...graph.inputs.slice(1),
+        ...infos({
+          pixels: [IMAGES, 28, 28],
+          m: [1, PIXELS],
+          left: [IMAGES, 8],
+          right: [8, PIXELS],
+          u: [28, 4],
+        }),
+      ],
     }
   }
   const scale = node('Mul', ['pixels', 'third'], 'scaled')
@@ -274,11 +317,33 @@ describe('pixels that are scaled and moved', () => {
       [scale, node('Reshape', ['scaled', 'flat'], 'y'), node('Add', ['m', 'y'], 'x')],
       {},
     ],
+    [
+      'a product adds them',
+      [scale, node('Reshape', ['scaled', 'flat'], 'x'), node('Gemm', ['left', 'right', 'x'], 'q')],
+      { q: [IMAGES, PIXELS] },
+    ],
+    [
+      'products are many',
+      [scale, node('Reshape', ['scaled', 'flat'], 'x'), node('MatMul', ['scaled', 'u'], 'q')],
+      { q: [IMAGES, 28, 4] },
+    ],
   ] as [string, OnnxNode[], Record<string, Shape>][])('are scaled before where %s', (_, nodes, outputs) => {
     const graph = scaledLayer(nodes, outputs)
     const result = oriented(graph)
     expect(nodeOf(result, 'scaled')).toEqual(scale)
     expectSameResults(graph, result)
+  })
+
+  test('are scaled before where the number gives them another rank', () => {
+    const initializers = [{ name: 'half', tensor: hostTensor('float32', [1, 1], [0.5]) }]
+    const graph = {
+      name: 'row',
+      nodes: [node('Mul', ['x', 'half'], 'scaled'), node('MatMul', ['scaled', 'w'], 'p')],
+      initializers,
+      inputs: infos({ x: [16], w: [16, 8] }),
+      outputs: infos({ p: [1, 8] }),
+    }
+    expect(oriented(graph)).toBe(graph)
   })
 
   test('are scaled before by numbers that might leave what float32 has', () => {

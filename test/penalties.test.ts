@@ -5,7 +5,7 @@ import { dense, flatten, rescaling } from '../src/nn/layers/core.ts'
 import { crossEntropy } from '../src/nn/losses.ts'
 import { sequential } from '../src/nn/model.ts'
 import { sgd } from '../src/nn/optimizers.ts'
-import { l1, l2 } from '../src/nn/regularizers.ts'
+import { l1, l1l2, l2 } from '../src/nn/regularizers.ts'
 import { decodeModel } from '../src/onnx/decode.ts'
 import type { OnnxModel, OnnxNode } from '../src/onnx/model.ts'
 import { planSteps } from '../src/runtime/steps/plan.ts'
@@ -13,11 +13,13 @@ import { loopModel } from './loop-model.ts'
 import { expectSame, resultsOf, stepped, whole } from './step-runs.ts'
 import { feedsOf, initialState, noise } from './train-with.ts'
 
-/** The operators that ONNX Runtime runs. */
-function operators(model: OnnxModel): string[] {
+/** What ONNX Runtime runs. */
+function nodesOf(model: OnnxModel): OnnxNode[] {
   const { phases } = planSteps(model, { threads: 2, isMeasured: false })!
-  return phases.flatMap(phase => ('graph' in phase ? phase.graph.nodes.map(({ op }) => op) : []))
+  return phases.flatMap(phase => ('graph' in phase ? phase.graph.nodes : []))
 }
+
+const operators = (model: OnnxModel) => nodesOf(model).map(({ op }) => op)
 
 test('the same up to rounding, on any number of threads', async () => {
   const program = compileTraining({
@@ -57,4 +59,19 @@ test('a sum that the state itself depends on is no part of the updates', () => {
     initializers: [],
   })
   expect(operators(model)).toContain('ReduceSumSquare')
+})
+
+test('of two kinds for one kernel have names of their own, as a profile needs them', () => {
+  const { bytes } = compileTraining({
+    model: sequential([flatten(), dense({ units: 2048, kernelRegularizer: l1l2({ l1: 1e-4, l2: 1e-3 }) })], {
+      input: [6, 6, 1],
+      name: 'penalized twice',
+    }),
+    loss: crossEntropy(),
+    optimizer: sgd(),
+    batchSize: 8,
+  })
+  const names = nodesOf(decodeModel(bytes)).flatMap(({ name }) => name ?? [])
+  expect(names.filter(name => name.includes('ReduceSum of'))).toHaveLength(2)
+  expect(new Set(names).size).toBe(names.length)
 })

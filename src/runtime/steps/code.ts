@@ -41,7 +41,6 @@ const opcodes: Readonly<Record<Operation, number[]>> = {
 /** Operations of any number of operands, two at a time. */
 const repeated: ReadonlySet<Operation> = new Set(['Min', 'Max'])
 
-/** What is smaller is too small to be normal. */
 const LEAST_NORMAL = 2 ** -126
 
 /**
@@ -60,15 +59,14 @@ export function flushesDenormals(): boolean {
  * It imports a shared memory of up to 4 GiB as `host.memory`.
  *
  * @param addressOf where a tensor lies in the memory
- * @param flushes whether updates are to write +0 for what is too small to be normal: where processors do not see to it,
- *   see {@link flushesDenormals}, or keep a zero's sign
+ * @param mustFlush whether updates are to write +0 for what is too small to be normal: where {@link flushesDenormals} is false
  */
 export function kernelModule(
   kernels: readonly Kernel[],
   addressOf: (name: string) => number,
-  flushes: boolean,
+  mustFlush: boolean,
 ): Uint8Array<ArrayBuffer> {
-  const bodies = kernels.map(kernel => Uint8Array.from(new KernelCode(kernel, addressOf, flushes).body()))
+  const bodies = kernels.map(kernel => Uint8Array.from(new KernelCode(kernel, addressOf, mustFlush).body()))
   const parts = bodies.flatMap(body => [Uint8Array.from(unsigned(body.length)), body])
   const count = unsigned(bodies.length)
   const length = parts.reduce((sum, part) => sum + part.length, count.length)
@@ -100,7 +98,7 @@ const ARGUMENTS = 2
 class KernelCode {
   readonly #kernel: Kernel
   readonly #addressOf: (name: string) => number
-  readonly #flushes: boolean
+  readonly #mustFlush: boolean
   readonly #depth: number
   /** The strides of accesses, without those that are none. */
   readonly #strides: readonly (readonly number[])[]
@@ -113,11 +111,11 @@ class KernelCode {
   readonly #summedLevel: number
   readonly #code: number[] = []
 
-  constructor(kernel: Kernel, addressOf: (name: string) => number, flushes: boolean) {
+  constructor(kernel: Kernel, addressOf: (name: string) => number, mustFlush: boolean) {
     const { loops, steps, stores, sums } = kernel
     this.#kernel = kernel
     this.#addressOf = addressOf
-    this.#flushes = flushes
+    this.#mustFlush = mustFlush
     this.#depth = loops.length
     const accesses = [
       ...steps.flatMap(({ operands }) => operands.flatMap(o => ('tensor' in o ? o.at : []))),
@@ -249,7 +247,7 @@ class KernelCode {
   /** x; where that is to be, +0 if |x| is less than the least normal number. NaN stays. */
   #flushed(local: number): void {
     this.#get(local)
-    if (!this.#flushes) return
+    if (!this.#mustFlush) return
     this.#get(local)
     this.#code.push(...simd(ABS))
     this.#get(this.#least)

@@ -35,7 +35,7 @@ export interface StepGiven {
 /** @param graph the program's */
 export function stepGiven({ inputs, initializers }: OnnxGraph, body: OnnxGraph): StepGiven {
   const [number, , ...states] = body.inputs as [ValueInfo, ValueInfo, ...ValueInfo[]]
-  const constants = [...initializers, ...body.initializers]
+  const constants = new Map([...initializers, ...body.initializers].map(({ name, tensor }) => [name, tensor]))
   const outputs = new Set(body.outputs.map(({ name }) => name))
   const rowOf = (node: OnnxNode): StepRow[] => {
     const { op, attributes } = node
@@ -48,14 +48,12 @@ export function stepGiven({ inputs, initializers }: OnnxGraph, body: OnnxGraph):
   }
   const piecesOf = (node: OnnxNode): StatePiece[] => {
     const state = states.find(({ name }) => name === node.inputs[0])
-    const sizes = constants.find(({ name }) => name === node.inputs[1])?.tensor
-    const isCut = node.op === 'Split' && sizes && state?.dtype === 'float32' && state.shape?.length === 1
-    if (!isCut) return []
-    let at = 0
-    return toNumbers(sizes).map((size, i): StatePiece => {
+    const sizes = constants.get(node.inputs[1] ?? '')
+    if (node.op !== 'Split' || !sizes || state?.shape?.length !== 1) return []
+    const all = toNumbers(sizes)
+    return all.map((size, i): StatePiece => {
       const value: GivenValue = { name: node.outputs[i]!, dtype: 'float32', shape: [size] }
-      at += size
-      return { value, state: state.name, at: at - size }
+      return { value, state: state.name, at: all.slice(0, i).reduce((sum, before) => sum + before, 0) }
     })
   }
   const free = body.nodes.filter(node => !node.outputs.some(name => outputs.has(name)))

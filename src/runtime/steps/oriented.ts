@@ -10,12 +10,12 @@ import { hostTensor, type Shape, sameShape, sizeOf } from '../../util/host-tenso
 import { isByElement } from './roles.ts'
 import { withScales } from './scaled.ts'
 import { EXTENTS, joinedByNames } from './step-body.ts'
+import { COLUMNS } from './turned.ts'
 
 /** Multiply-adds in the time that an element of a right matrix takes to be packed. */
 const PACKING = 17
-/** The same of an element of a left matrix that is transposed, for each so many columns of the right one. */
+/** The same of an element of a left matrix that is transposed, for each {@link COLUMNS} of the right one. */
 const TRANSPOSING = 20
-const COLUMNS = 128
 /** The same of one more node. */
 const NODE = 65_000
 /** What part of its products' time a group of values must save: less is not worth sums that round otherwise. */
@@ -27,14 +27,14 @@ interface Group {
   readonly values: ReadonlySet<string>
   /** Those that make or read the values. */
   readonly products: readonly OnnxNode[]
-  /** What is broadcast to the values' shape. */
-  readonly rows: ReadonlySet<string>
+  /** What is broadcast to the values' shape, but for single numbers. */
+  readonly broadcast: ReadonlySet<string>
 }
 
 /** A graph that computes the same in less time, as far as that is known; sums may round otherwise. */
 export function oriented(graph: OnnxGraph): OnnxGraph {
-  const isPlain = graph.nodes.every(({ attributes }) => Object.values(attributes).every(a => !('graph' in a)))
-  const types = isPlain ? typesOf(graph) : undefined
+  const isFlat = graph.nodes.every(({ attributes }) => Object.values(attributes).every(a => !('graph' in a)))
+  const types = isFlat ? typesOf(graph) : undefined
   if (!types) return graph
   const scaled = withScales(graph, types)
   return withAddends(new Orienting(scaled, typesOf(scaled)!).graph())
@@ -85,7 +85,7 @@ class Orienting {
 
   #groups(): Group[] {
     const outputs = new Set(this.#graph.outputs.map(({ name }) => name))
-    const makers = this.#graph.nodes.filter(node => this.#isProduct(node) || this.#isByElement(node))
+    const makers = this.#graph.nodes.filter(node => this.#isProduct(node) || this.#isMatrixByElement(node))
     const groups = joinedByNames(makers, node => new Set(this.#valuesOf(node))).map(nodes =>
       this.#group(nodes),
     )
@@ -105,21 +105,31 @@ class Orienting {
     const values = new Set(all.flatMap(node => this.#valuesOf(node)))
     const readers = [...values].flatMap(name => this.#readers.get(name) ?? [])
     const products = new Set([...all, ...readers].filter(node => this.#isProduct(node)))
-    return { nodes, values, products: [...products], rows: new Set(all.flatMap(node => this.#rowsOf(node))) }
+    return {
+      nodes,
+      values,
+      products: [...products],
+      broadcast: new Set(all.flatMap(node => this.#broadcastBy(node))),
+    }
   }
 
   /** The values that lie as the node's does. */
   #valuesOf(node: OnnxNode): readonly string[] {
     const [value] = node.outputs as [string]
-    if (this.#isProduct(node)) return [value]
-    return [value, ...node.inputs.filter(name => sameShape(this.#shapeOf(name), this.#shapeOf(value)))]
+    return [
+      value,
+      ...this.#termsOf(node).filter(name => sameShape(this.#shapeOf(name), this.#shapeOf(value))),
+    ]
   }
 
-  /** What is broadcast to the node's shape, but for single numbers. */
-  #rowsOf(node: OnnxNode): readonly string[] {
+  #broadcastBy(node: OnnxNode): readonly string[] {
     const values = new Set(this.#valuesOf(node))
-    const others = this.#isProduct(node) ? node.inputs.slice(2) : node.inputs
-    return others.filter(name => !values.has(name) && sizeOf(this.#shapeOf(name)) > 1)
+    return this.#termsOf(node).filter(name => !values.has(name) && sizeOf(this.#shapeOf(name)) > 1)
+  }
+
+  /** What a node reads, but for factors. */
+  #termsOf(node: OnnxNode): readonly string[] {
+    return this.#isProduct(node) ? node.inputs.slice(2) : node.inputs
   }
 
   #shapeOf(name: string): Shape {
@@ -128,16 +138,15 @@ class Orienting {
 
   /** Whether a node is a product of two matrices, and at most adds something to it. */
   #isProduct({ op, inputs, outputs }: OnnxNode): boolean {
-    const isPlain = [...inputs.slice(0, 2), ...outputs].every(name => this.#isMatrix(name))
-    return (op === 'MatMul' || op === 'Gemm') && isPlain
+    return (op === 'MatMul' || op === 'Gemm') && [...inputs.slice(0, 2), ...outputs].every(this.#isMatrix)
   }
 
-  #isByElement(node: OnnxNode): boolean {
-    const isPlain = node.outputs.length === 1 && !node.inputs.includes('')
-    return isPlain && this.#isMatrix(node.outputs[0]!) && isByElement(node)
+  #isMatrixByElement(node: OnnxNode): boolean {
+    const isWhole = node.outputs.length === 1 && !node.inputs.includes('')
+    return isWhole && this.#isMatrix(node.outputs[0]!) && isByElement(node)
   }
 
-  #isMatrix(name: string): boolean {
+  #isMatrix = (name: string): boolean => {
     const { dtype, shape } = this.#types.get(name)!
     return dtype === 'float32' && shape.length === 2
   }
@@ -159,9 +168,9 @@ class Orienting {
     for (const name of values) if (!this.#turned.delete(name)) this.#turned.add(name)
   }
 
-  #costOf({ values, products, rows }: Group): number {
+  #costOf({ values, products, broadcast }: Group): number {
     const isTurned = !values.isDisjointFrom(this.#turned)
-    const nodes = isTurned ? rows.size * NODE : 0
+    const nodes = isTurned ? broadcast.size * NODE : 0
     return products.reduce((sum, node) => sum + this.#productCost(node), nodes)
   }
 
@@ -191,7 +200,7 @@ class Orienting {
   /** The node as everything lies. */
   #laid(node: OnnxNode): OnnxNode {
     const isTurned = this.#turned.has(node.outputs[0]!)
-    const rows = new Set(isTurned ? this.#rowsOf(node) : [])
+    const rows = new Set(isTurned ? this.#broadcastBy(node) : [])
     if (!this.#isProduct(node))
       return rows.size === 0
         ? node
@@ -235,8 +244,10 @@ function withAddends(graph: OnnxGraph): OnnxGraph {
     graph.nodes.flatMap(({ inputs }) => inputs),
     name => name,
   )
-  const isOwn = ({ op, inputs, outputs: [value] }: OnnxNode) =>
-    op === 'Gemm' && inputs.length === 2 && !outputs.has(value!) && read.get(value!)?.length === 1
+  const isOwn = ({ op, inputs, outputs: [value], attributes }: OnnxNode) => {
+    const isBare = op === 'Gemm' && inputs.length === 2 && !('beta' in attributes)
+    return isBare && !outputs.has(value!) && read.get(value!)?.length === 1
+  }
   const products = new Map(graph.nodes.filter(isOwn).map(node => [node.outputs[0]!, node]))
   const sums = new Map<OnnxNode, OnnxNode>()
   const joined = new Set<OnnxNode>()

@@ -70,10 +70,9 @@ export interface StepPlan {
 
 /** The loop of steps that a program is. */
 interface StepLoop {
-  /** The program's; what else steps are given is among its inputs. */
+  /** The program's, in which what steps are given are inputs too. */
   readonly graph: OnnxGraph
-  /** The program's own. */
-  readonly inputs: readonly ValueInfo[]
+  readonly programInputs: readonly ValueInfo[]
   readonly given: StepGiven
   /** The place of its node in the graph. */
   readonly at: number
@@ -94,7 +93,7 @@ export function planSteps({ graph }: OnnxModel, crew: Crew): StepPlan | undefine
   const given = stepGiven(graph, attribute.graph)
   const values = [...given.rows, ...given.pieces].map(({ value }) => value)
   const inputs = [...graph.inputs, ...values]
-  const steps = { graph: { ...graph, inputs }, inputs: graph.inputs, given, at, loop }
+  const steps = { graph: { ...graph, inputs }, programInputs: graph.inputs, given, at, loop }
   const plainBody = bodyOf(steps, given.body)
   let factors = turnedFactors(plainBody)
   for (;;) {
@@ -120,7 +119,7 @@ const bodyOf = ({ graph, loop, given }: StepLoop, body: OnnxGraph): StepBody =>
 
 /** With this graph as the loop's. */
 function planOf(
-  { graph, inputs: programInputs, given: { rows, pieces }, at, loop }: StepLoop,
+  { graph, programInputs, given: { rows, pieces }, at, loop }: StepLoop,
   loopBody: OnnxGraph,
   body: StepBody,
   crew: Crew,
@@ -166,7 +165,7 @@ function planOf(
   if (!isPlanned) return undefined
   const known = valuesOf(graph, EXTENTS).types
   const whole = { ...loopBody, initializers: [...graph.initializers, ...loopBody.initializers] }
-  const given = [...loopBody.inputs, ...graph.inputs]
+  const allInputs = [...loopBody.inputs, ...graph.inputs]
   const stepPhases = phases.map((phase, i): StepPhase => {
     if ('stages' in phase) return phase
     const own = new Set(phase.nodes)
@@ -179,7 +178,7 @@ function planOf(
         `step/${i}`,
         whole,
         part,
-        [...given, ...earlier],
+        [...allInputs, ...earlier],
         values.filter(value => value.phase === i),
       ),
     }

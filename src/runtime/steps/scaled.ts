@@ -5,7 +5,7 @@
 import { floatOf } from '../../onnx/attributes.ts'
 import type { OnnxGraph, OnnxNode } from '../../onnx/model.ts'
 import type { ValueType } from '../../onnx/shapes.ts'
-import { hostTensor, sizeOf } from '../../util/host-tensor.ts'
+import { hostTensor, sameShape, sizeOf } from '../../util/host-tensor.ts'
 
 /** Numbers that leave enough of what float32 can hold: those between this and one through it. */
 const MOST = 2 ** 20
@@ -26,24 +26,28 @@ export function withScales(graph: OnnxGraph, types: ReadonlyMap<string, ValueTyp
   )
   const outputs = new Set(graph.outputs.map(({ name }) => name))
   const constants = new Map(graph.initializers.map(({ name, tensor }) => [name, tensor]))
-  /** The number, where a node has a value and a number to compute with. */
-  const numberOf = ({ inputs }: OnnxNode) => {
+  /** The number, where a node has a value, whose shape stays, and a number to compute with. */
+  const numberOf = ({ inputs, outputs: [result] }: OnnxNode) => {
     const tensor = inputs.length === 2 ? constants.get(inputs[1]!) : undefined
-    const isNumber = tensor?.dtype === 'float32' && sizeOf(tensor.shape) === 1 && !constants.has(inputs[0]!)
-    return isNumber ? Number(tensor.data[0]) : undefined
+    const isNumber = tensor?.dtype === 'float32' && sizeOf(tensor.shape) === 1
+    const isKept = sameShape(types.get(inputs[0]!)!.shape, types.get(result!)!.shape)
+    return isNumber && isKept ? Number(tensor.data[0]) : undefined
   }
   const isMatrix = (name: string) => types.get(name)!.shape.length === 2
   const follow = (value: string, flow: Flow): Flow | undefined => {
     const own = readers.get(value) ?? []
     if (own.length === 0 || outputs.has(value)) return undefined
-    const fits = own.every(({ node, at }) => {
+    for (const { node, at } of own) {
       const { op, inputs, outputs: made } = node
-      if ((op === 'MatMul' || op === 'Gemm') && at < 2 && inputs.slice(0, 2).every(isMatrix))
-        return flow.products.push(node)
+      if ((op === 'MatMul' || op === 'Gemm') && at < 2 && inputs.slice(0, 2).every(isMatrix)) {
+        flow.products.push(node)
+        continue
+      }
       const isBetween = at === 0 && (op === 'Reshape' || (op === 'Add' && numberOf(node) !== undefined))
-      return isBetween && flow.between.add(node) && follow(made[0]!, flow)
-    })
-    return fits ? flow : undefined
+      if (!isBetween || !follow(made[0]!, flow)) return undefined
+      flow.between.add(node)
+    }
+    return flow
   }
   const changed = new Map<OnnxNode, OnnxNode>()
   const initializers = [...graph.initializers]

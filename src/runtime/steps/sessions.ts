@@ -28,7 +28,11 @@ export class Sessions {
     return this.#made(encodeModel({ ...this.#model, graph }), options)
   }
 
-  /** @param copy of several alike that are to run at once: calls of one wait for each other at its allocator */
+  /**
+   * Of a graph with matrices laid as products want them.
+   *
+   * @param copy of several alike that are to run at once: calls of one wait for each other at its allocator
+   */
   shared(graph: OnnxGraph, threads: number, copy = 0): SharedSession {
     const { renamed, names } = withPlainNames(oriented(graph))
     const bytes = encodeModel({ ...this.#model, graph: renamed })

@@ -2,6 +2,7 @@
 import { decodeModel } from '../../onnx/decode.ts'
 import type { OnnxGraph, OnnxModel } from '../../onnx/model.ts'
 import { median } from '../../stats/summary.ts'
+import { FoveaError } from '../../util/errors.ts'
 import { arrayTypes, type HostTensor, type TensorData } from '../../util/host-tensor.ts'
 import type { NodeTiming, RunTiming } from '../engine.ts'
 import type { DeclaredInput, LoadedProgram, Loader, Recording } from '../loaded-program.ts'
@@ -239,10 +240,12 @@ class SteppedProgram implements LoadedProgram {
       const all = new arrayTypes[dtype](count * data.length)
       return { output, data, tensor: { dtype, shape: [count, ...shape], data: all } }
     })
-    const given = rows.map(({ value, input }) => ({
-      all: inputs[input]!.data,
-      row: this.#tensors.given[value.name]!.data,
-    }))
+    const copied = rows.map(({ value, input }) => {
+      const { data: all, shape } = inputs[input]!
+      if (shape[0]! < count)
+        throw new FoveaError(`${input}: expected a row for each of ${count} steps, received ${shape[0]}`)
+      return { all, row: this.#tensors.given[value.name]!.data }
+    })
     const timings: number[][] = this.#tasks.map(() => [])
     const takeBack = this.#parted.give(inputs)
     let binding: BoundSegments | undefined
@@ -250,7 +253,7 @@ class SteppedProgram implements LoadedProgram {
       binding = this.#segments.bind({ ...feeds, ...this.#tensors.values })
       for (let i = 0; i < count; i++) {
         number[0] = BigInt(i)
-        for (const { all, row } of given) put(all.subarray(i * row.length, (i + 1) * row.length), row, 0)
+        for (const { all, row } of copied) put(all.subarray(i * row.length, (i + 1) * row.length), row, 0)
         for (const [phase, range] of this.#ranges.entries())
           if (range) this.#runTasks(range, timings)
           else binding.run(phase)

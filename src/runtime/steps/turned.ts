@@ -11,7 +11,7 @@ import type { StepBody } from './step-body.ts'
 import { isProduct } from './weights.ts'
 
 /** Columns that ONNX Runtime takes at a time. */
-const COLUMNS = 128
+export const COLUMNS = 128
 /** Rows of the left matrix below which the product writes as long as it computes. */
 const LEAST_ROWS = 64
 

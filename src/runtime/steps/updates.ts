@@ -71,7 +71,7 @@ export class Updates {
     const blocks = blocksOf(outputs[0]!)
     const adding: OnnxNode = {
       op: 'ReduceSum',
-      ...(name !== undefined && { name: name.replace(/[^/]*$/, 'ReduceSum') }),
+      ...(name !== undefined && { name: name.replace(/[^/]*$/, own => `ReduceSum of ${own}`) }),
       inputs: [blocks],
       outputs,
       attributes: { keepdims: { int: 0 } },
