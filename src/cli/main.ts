@@ -1,9 +1,12 @@
 /** The entry of the command line. */
+import { existsSync } from 'node:fs'
 import { enableCompileCache } from 'node:module'
+import { tmpdir } from 'node:os'
 
 // What Node makes of the sources is kept for the next start, which then takes half the time; here and, by the variable,
-// in the engines' processes. NODE_DISABLE_COMPILE_CACHE=1 keeps nothing.
-const { directory } = enableCompileCache()
+// in the engines' processes. NODE_DISABLE_COMPILE_CACHE=1 keeps nothing. Node would make a missing folder, for good or, in
+// /proc, for ever.
+const { directory } = existsSync(tmpdir()) ? enableCompileCache() : {}
 if (directory !== undefined) process.env.NODE_COMPILE_CACHE ??= directory
 const { reportFailure } = await import('./failure.ts')
 const { createProgram } = await import('./program.ts')
