@@ -77,6 +77,10 @@ const transposesOf = ({ attributes }: OnnxNode) =>
 const expectSameResults = (graph: OnnxGraph, other: OnnxGraph) =>
   expectSame(resultsOf(other), resultsOf(graph), 5e-5)
 
+/** The graph's nodes, one of which is a product that adds something itself. */
+const summedBy = (product: OnnxNode, { nodes }: OnnxGraph) =>
+  nodes.flatMap(own => (own.op === 'Add' ? [] : own.outputs[0] === 'product' ? product : own))
+
 describe('a layer of few images', () => {
   test.each([
     ['a vector', [UNITS]],
@@ -115,13 +119,7 @@ describe('a layer of few images', () => {
 
   test('whose product adds a matrix that is given stays as it is', () => {
     const graph = layer([UNITS])
-    const nodes = graph.nodes.flatMap(own =>
-      own.op === 'Add'
-        ? []
-        : own.outputs[0] === 'product'
-          ? node('Gemm', ['x', 'w', 'm'], 'sum', turned(0, 1))
-          : own,
-    )
+    const nodes = summedBy(node('Gemm', ['x', 'w', 'm'], 'sum', turned(0, 1)), graph)
     const added = { ...graph, nodes, inputs: [...graph.inputs, ...infos({ m: [IMAGES, UNITS] })] }
     expect(nodeOf(oriented(added), 'sum')!.inputs).toEqual(['x', 'w', 'm'])
     expectSameResults(added, oriented(added))
@@ -138,17 +136,8 @@ describe('a layer of few images', () => {
 
   test('whose product has an addend and a factor keeps both', () => {
     const graph = layer([UNITS])
-    const nodes = graph.nodes.flatMap(own =>
-      own.op === 'Add'
-        ? []
-        : own.outputs[0] === 'product'
-          ? node('Gemm', ['x', 'w', 'b'], 'sum', {
-              ...turned(0, 1),
-              alpha: { float: 0.5 },
-              beta: { float: 2 },
-            })
-          : own,
-    )
+    const attributes = { ...turned(0, 1), alpha: { float: 0.5 }, beta: { float: 2 } }
+    const nodes = summedBy(node('Gemm', ['x', 'w', 'b'], 'sum', attributes), graph)
     const scaled = { ...graph, nodes }
     expect(nodeOf(oriented(scaled), 'sum')!.inputs.slice(0, 2)).toEqual(['w', 'x'])
     expectSameResults(scaled, oriented(scaled))

@@ -56,6 +56,18 @@ export function typedNodes(graph: OnnxGraph, extents: Extents, outer?: Values): 
   })
 }
 
+/**
+ * The types of all values of `graph`, and of an enclosing one.
+ *
+ * @throws FoveaError as {@link typedNodes} does
+ */
+export function typesOf(graph: OnnxGraph, extents: Extents, outer?: Values): Map<string, ValueType> {
+  const types = new Map([...(outer?.types ?? []), ...valuesOf(graph, extents).types])
+  for (const { node, outputs } of typedNodes(graph, extents, outer))
+    for (const [i, type] of outputs.entries()) types.set(node.outputs[i]!, type)
+  return types
+}
+
 /** The types of a graph's inputs and initializers. */
 export function valuesOf(graph: OnnxGraph, extents: Extents): Values {
   const inputs = graph.inputs.map(({ name, dtype, shape = [] }) => {

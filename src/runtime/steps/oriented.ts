@@ -5,7 +5,7 @@
  */
 import { intOf } from '../../onnx/attributes.ts'
 import type { OnnxGraph, OnnxNode } from '../../onnx/model.ts'
-import { typedNodes, type ValueType, valuesOf } from '../../onnx/shapes.ts'
+import { typesOf, type ValueType } from '../../onnx/shapes.ts'
 import { hostTensor, type Shape, sameShape, sizeOf } from '../../util/host-tensor.ts'
 import { isByElement } from './roles.ts'
 import { withScales } from './scaled.ts'
@@ -34,19 +34,17 @@ interface Group {
 /** A graph that computes the same in less time, as far as that is known; sums may round otherwise. */
 export function oriented(graph: OnnxGraph): OnnxGraph {
   const isFlat = graph.nodes.every(({ attributes }) => Object.values(attributes).every(a => !('graph' in a)))
-  const types = isFlat ? typesOf(graph) : undefined
+  const types = isFlat ? knownTypes(graph) : undefined
   if (!types) return graph
   const scaled = withScales(graph, types)
-  return withAddends(new Orienting(scaled, typesOf(scaled)!).graph())
+  const laid = new Orienting(scaled, scaled === graph ? types : typesOf(scaled, EXTENTS)).graph()
+  return withAddends(laid, laid === graph ? types : typesOf(laid, EXTENTS))
 }
 
 /** Undefined where a node's operator is not known. */
-function typesOf(graph: OnnxGraph): ReadonlyMap<string, ValueType> | undefined {
+function knownTypes(graph: OnnxGraph): ReadonlyMap<string, ValueType> | undefined {
   try {
-    const made = typedNodes(graph, EXTENTS).flatMap(({ node, outputs }) =>
-      outputs.map((type, i) => [node.outputs[i]!, type] as const),
-    )
-    return new Map([...valuesOf(graph, EXTENTS).types, ...made])
+    return typesOf(graph, EXTENTS)
   } catch {
     return undefined
   }
@@ -177,7 +175,7 @@ class Orienting {
   #productCost(node: OnnxNode): number {
     const { inputs, transposed } = this.#factors(node)
     const [left, right] = inputs.map((name, i) => {
-      const { shape } = this.#types.get(name)!
+      const shape = this.#shapeOf(name)
       return this.#turned.has(name) !== transposed[i]! ? shape.toReversed() : shape
     }) as [Shape, Shape]
     const [rows, inner, columns] = [left[0]!, left[1]!, right[1]!]
@@ -200,18 +198,15 @@ class Orienting {
   /** The node as everything lies. */
   #laid(node: OnnxNode): OnnxNode {
     const isTurned = this.#turned.has(node.outputs[0]!)
-    const rows = new Set(isTurned ? this.#broadcastBy(node) : [])
-    if (!this.#isProduct(node))
-      return rows.size === 0
-        ? node
-        : { ...node, inputs: node.inputs.map(name => (rows.has(name) ? this.#asColumn(name) : name)) }
     if (!isTurned && !node.inputs.some(name => this.#turned.has(name))) return node
+    const rows = new Set(isTurned ? this.#broadcastBy(node) : [])
+    const terms = this.#termsOf(node).map(name => (rows.has(name) ? this.#asColumn(name) : name))
+    if (!this.#isProduct(node)) return { ...node, inputs: terms }
     const { inputs, transposed } = this.#factors(node)
-    const others = node.inputs.slice(2).map(name => (rows.has(name) ? this.#asColumn(name) : name))
     const [transA, transB] = transposed.map(is => ({ int: is ? 1 : 0 }))
     const isPlain = node.op === 'MatMul' && !transposed.includes(true)
     const attributes = isPlain ? {} : { ...node.attributes, transA: transA!, transB: transB! }
-    return { ...node, op: isPlain ? 'MatMul' : 'Gemm', inputs: [...inputs, ...others], attributes }
+    return { ...node, op: isPlain ? 'MatMul' : 'Gemm', inputs: [...inputs, ...terms], attributes }
   }
 
   /** A row as a column, or a column as a row. */
@@ -237,8 +232,7 @@ class Orienting {
 }
 
 /** What is added to a product of its own is added by the product, where ONNX Runtime does not see to it: of Gemm. */
-function withAddends(graph: OnnxGraph): OnnxGraph {
-  const types = typesOf(graph)!
+function withAddends(graph: OnnxGraph, types: ReadonlyMap<string, ValueType>): OnnxGraph {
   const outputs = new Set(graph.outputs.map(({ name }) => name))
   const read = Map.groupBy(
     graph.nodes.flatMap(({ inputs }) => inputs),

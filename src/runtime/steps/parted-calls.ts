@@ -43,8 +43,7 @@ export class PartedCalls {
         if (isParted(task)) {
           // A task of one part has another copy than its neighbours, which may be alike.
           const numbers = Array.from({ length: Math.min(copies, task.parts) }, (_, n) => (i + n) % copies)
-          const alike = numbers.map(copy => sessions.shared(task.graph, 1, copy))
-          parts.set(i, this.#callsOf(task, alike, tensors, data))
+          parts.set(i, this.#callsOf(task, sessions.alike(task.graph, numbers), tensors, data))
         }
     } catch (error) {
       this.release()

@@ -28,18 +28,26 @@ export class Sessions {
     return this.#made(encodeModel({ ...this.#model, graph }), options)
   }
 
-  /**
-   * Of a graph with matrices laid as products want them.
-   *
-   * @param copy of several alike that are to run at once: calls of one wait for each other at its allocator
-   */
-  shared(graph: OnnxGraph, threads: number, copy = 0): SharedSession {
+  /** Of a graph with matrices laid as products want them. */
+  shared(graph: OnnxGraph, threads: number): SharedSession {
+    return this.#copies(graph, threads, [0])[0]!
+  }
+
+  /** The same, of one thread each, to run at once: calls of one session wait for each other at its allocator. */
+  alike(graph: OnnxGraph, copies: readonly number[]): SharedSession[] {
+    return this.#copies(graph, 1, copies)
+  }
+
+  #copies(graph: OnnxGraph, threads: number, copies: readonly number[]): SharedSession[] {
     const { renamed, names } = withPlainNames(oriented(graph))
     const bytes = encodeModel({ ...this.#model, graph: renamed })
-    const key = `${threads} ${copy} ${createHash('sha256').update(bytes).digest('hex')}`
-    const session = this.#known.get(key) ?? this.#made(bytes, { threads })
-    this.#known.set(key, session)
-    return { session, names }
+    const hash = createHash('sha256').update(bytes).digest('hex')
+    return copies.map(copy => {
+      const key = `${threads} ${copy} ${hash}`
+      const session = this.#known.get(key) ?? this.#made(bytes, { threads })
+      this.#known.set(key, session)
+      return { session, names }
+    })
   }
 
   #made(bytes: Uint8Array, options: NativeOptions): NativeSession {

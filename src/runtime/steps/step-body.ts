@@ -1,6 +1,6 @@
 /** What planning asks of the graph of one step. */
 import type { OnnxGraph, OnnxNode, ValueInfo } from '../../onnx/model.ts'
-import { type Extents, typedNodes, type ValueType, valuesOf } from '../../onnx/shapes.ts'
+import { typesOf, type ValueType, valuesOf } from '../../onnx/shapes.ts'
 import { type HostTensor, showShape, sizeOf, toNumbers } from '../../util/host-tensor.ts'
 import type { StatePiece } from './given.ts'
 
@@ -38,8 +38,8 @@ export class StepBody {
     this.states = states
     this.next = next
     this.#outer = graph.inputs
-    this.#types = typesOf(graph, body, EXTENTS)
-    this.#otherTypes = typesOf(graph, body, OTHER_EXTENTS)
+    this.#types = typesOf(body, {}, valuesOf(graph, EXTENTS))
+    this.#otherTypes = typesOf(body, {}, valuesOf(graph, OTHER_EXTENTS))
     this.#constants = new Map(
       [...graph.initializers, ...body.initializers].map(({ name, tensor }) => [name, tensor]),
     )
@@ -147,14 +147,6 @@ export class StepBody {
     const isAlike = op === 'Reshape' || op === 'Identity'
     return isAlike && (this.#producers.has(input) || this.isState(input) || this.isOfFixedSize(input))
   }
-}
-
-function typesOf(graph: OnnxGraph, body: OnnxGraph, extents: Extents): Map<string, ValueType> {
-  const outer = valuesOf(graph, extents)
-  const types = new Map([...outer.types, ...valuesOf(body, {}).types])
-  for (const { node, outputs } of typedNodes(body, {}, outer))
-    for (const [i, type] of outputs.entries()) types.set(node.outputs[i]!, type)
-  return types
 }
 
 /** Those of the nodes that `outputs` come of, in their order, and the names that they and the outputs need. */
