@@ -160,6 +160,8 @@ export class Team {
 
   /** Ends the other threads, which would keep the memory. */
   async close(): Promise<void> {
+    // One that is late for a turn may be loading its program still: to end it there would end the process.
+    if (!this.#broken) waitForHelpers(this.#control)
     await Promise.all(this.#helpers.map(({ worker }) => worker.terminate()))
   }
 }
