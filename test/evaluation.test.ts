@@ -11,7 +11,7 @@ import type { OnnxNode } from '../src/onnx/model.ts'
 import type { Loader } from '../src/runtime/loaded-program.ts'
 import { openEngine } from '../src/runtime/node.ts'
 import type { Tensors } from '../src/runtime/protocol.ts'
-import { evenBatch } from '../src/train/evaluate.ts'
+import { Evaluator, minibatchOf } from '../src/train/evaluate.ts'
 import { type HostTensor, hostTensor, type Shape, sizeOf, toNumbers } from '../src/util/host-tensor.ts'
 import { key, normal } from '../src/util/random.ts'
 import { architectures } from '../src/zoo/index.ts'
@@ -39,7 +39,7 @@ function prepared(name: string, input: readonly [number, number, number]) {
   /** What an evaluation takes of all that there is. */
   const inputs = (known: Tensors): Tensors =>
     Object.fromEntries(taken.map(({ name: each }) => [each, known[each]!]))
-  return { training, evaluation, data: noise(ROWS, input, 10), state, inputs }
+  return { model, training, evaluation, data: noise(ROWS, input, 10), state, inputs }
 }
 
 /** Such that what depends on the image neither fades nor grows from one normalization to the next. */
@@ -182,27 +182,50 @@ test('what a run left may enter the next one, which reads it at the end', async 
 })
 
 describe('images that are evaluated together', () => {
-  test('are as many as leave none over, where half as many at least do', () => {
+  test('are in as few minibatches as of the most, and no more than those need', () => {
+    const units = fc.integer({ min: 1, max: 20 })
     fc.assert(
-      fc.property(fc.integer({ min: 1, max: 70_000 }), fc.integer({ min: 2, max: 600 }), (count, most) => {
-        const batch = evenBatch(count, most)
-        expect(batch).toBeLessThanOrEqual(Math.min(most, count))
-        const better = Array.from({ length: most }, (_, i) => i + 1).filter(
-          other => 2 * other >= most && count % other === 0,
-        )
-        const expected = count <= most ? count : (better.at(-1) ?? most)
-        expect(batch).toBe(expected)
+      fc.property(fc.integer({ min: 1, max: 70_000 }), units, (count, most) => {
+        const batch = minibatchOf(count, 32 * most)
+        const steps = Math.ceil(count / (32 * most))
+        expect(batch % 32).toBe(0)
+        expect(Math.ceil(count / batch)).toBe(steps)
+        expect(steps * (batch - 32)).toBeLessThan(count)
       }),
     )
   })
 
+  test('count once each, however many fill the last minibatch', async () => {
+    const { model, data, state } = prepared('singh-brar/basic', [28, 28, 1])
+    const engine = await openEngine({ threads: 2 })
+    const evaluator = new Evaluator(engine, { model, loss: crossEntropy() })
+    try {
+      await engine.write({ ...data, ...state })
+      const of = (indices: readonly number[]) =>
+        evaluator.evaluate({ images: 'images', labels: 'labels' }, Int32Array.from(indices))
+      const numbers = Array.from({ length: ROWS }, (_, i) => (i * 7) % ROWS)
+      const all = await of(numbers)
+      const parts = [await of(numbers.slice(0, 5)), await of(numbers.slice(5))]
+      const mean = (of: 'loss' | 'accuracy') =>
+        parts.reduce((sum, part) => sum + part.images * part[of], 0) / ROWS
+      expect(parts.map(({ images }) => images)).toEqual([5, ROWS - 5])
+      expect([...all.predicted]).toEqual(parts.flatMap(({ predicted }) => [...predicted]))
+      expect(all.accuracy).toBeCloseTo(mean('accuracy'), 12)
+      expect(all.loss).toBeCloseTo(mean('loss'), 5)
+    } finally {
+      await evaluator.release()
+      await engine.close()
+    }
+  })
+
   test.each([
-    [10_000, 500, 500],
-    [10_000, 62, 50],
-    [6000, 62, 60],
-    [9973, 62, 62],
-    [7, 62, 7],
+    [10_000, 512, 512],
+    [10_000, 128, 128],
+    [6000, 128, 128],
+    [130, 128, 96],
+    [129, 32, 32],
+    [7, 128, 32],
   ])('%i images, at most %i: %i', (count, most, expected) => {
-    expect(evenBatch(count, most)).toBe(expected)
+    expect(minibatchOf(count, most)).toBe(expected)
   })
 })

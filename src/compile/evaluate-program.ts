@@ -1,7 +1,5 @@
 /** Model + loss -> a program that evaluates whole splits in one call of the runtime. */
 import { add } from '../graph/ops/elementwise.ts'
-import { reduceSum } from '../graph/ops/reduce.ts'
-import { reshape } from '../graph/ops/shape.ts'
 import { scalar } from '../graph/ops/source.ts'
 import { type BuildOptions, buildModel } from '../nn/build.ts'
 import { type Loss, lossPerExample } from '../nn/losses.ts'
@@ -10,9 +8,9 @@ import { encodeModel } from '../onnx/encode.ts'
 import { hashBytes } from '../util/hash.ts'
 import { modelOf } from './emit.ts'
 import {
-  countCorrect,
   dataInputs,
   gatherMinibatch,
+  isCorrect,
   loopGraph,
   type ProgramBytes,
   predictedClass,
@@ -27,9 +25,9 @@ export interface EvaluateProgram extends ProgramBytes {
  * Compiles an evaluation program.
  *
  * Inputs: `steps` int64 scalar; `images` uint8 [rows, H, W, C]; `labels` int32 [rows]; `order` int32 [steps,
- * N]; and the model's parameters and buffers. Outputs: `loss` float32 [steps], the sum of the minibatch's
- * losses without penalties; `correct` float32 [steps]; `predicted` int32 [steps, N]; `penalty` float32
- * scalar, the sum of the regularizers.
+ * N]; and the model's parameters and buffers. Outputs, for each image: `loss` float32 [steps, N], without
+ * penalties; `correct` float32 [steps, N], 1 or 0; `predicted` int32 [steps, N], the class; and `penalty`
+ * float32 scalar, the sum of the regularizers.
  *
  * @param options.frozen names of layers whose regularizers do not count. Default: none
  * @param options.convolution how convolutions are computed where they can be. Default: as is fastest
@@ -49,8 +47,8 @@ export function compileEvaluation(
     shared: [...dataInputs(model, batchSize), ...state],
     carried: [],
     perStep: [
-      { name: 'loss', tensor: reshape(reduceSum(lossPerExample(loss, built.logits, batch.labels)), []) },
-      { name: 'correct', tensor: countCorrect(predicted, batch.labels) },
+      { name: 'loss', tensor: lossPerExample(loss, built.logits, batch.labels) },
+      { name: 'correct', tensor: isCorrect(predicted, batch.labels) },
       { name: 'predicted', tensor: predicted },
     ],
     // Added to a constant, so that a model without regularizers has the output too.

@@ -2,7 +2,7 @@
 import { origins, type Tensor, withOrigin } from '../graph/node.ts'
 import { cast, equal } from '../graph/ops/elementwise.ts'
 import { gather } from '../graph/ops/gather.ts'
-import { argMax, reduceSum } from '../graph/ops/reduce.ts'
+import { argMax } from '../graph/ops/reduce.ts'
 import { concat, reshape, split, transpose } from '../graph/ops/shape.ts'
 import { input } from '../graph/ops/source.ts'
 import type { Model } from '../nn/model.ts'
@@ -72,9 +72,9 @@ export function predictedClass(logits: Tensor): Tensor {
   return cast(argMax(logits), 'int32')
 }
 
-/** How many predictions equal their labels: a float32 scalar. */
-export function countCorrect(predicted: Tensor, labels: Tensor): Tensor {
-  return reshape(reduceSum(cast(equal(predicted, labels), 'float32')), [])
+/** 1 where a prediction equals its label, else 0: float32 [N]. */
+export function isCorrect(predicted: Tensor, labels: Tensor): Tensor {
+  return cast(equal(predicted, labels), 'float32')
 }
 
 /** State that goes from step to step: an Input of the body, and its value after the step. */

@@ -22,9 +22,9 @@ import { type Shape, sizeOf } from '../util/host-tensor.ts'
 import { modelOf } from './emit.ts'
 import {
   type Carried,
-  countCorrect,
   dataInputs,
   gatherMinibatch,
+  isCorrect,
   keyInputs,
   keyOfStep,
   loopGraph,
@@ -127,7 +127,7 @@ export function compileTraining(spec: TrainSpec): TrainProgram {
     const mean = reshape(reduceMean(lossPerExample(loss, built.logits, batch.labels)), [])
     return {
       total: built.penalty ? add(mean, built.penalty) : mean,
-      correct: countCorrect(predictedClass(built.logits), batch.labels),
+      correct: sumAll(isCorrect(predictedClass(built.logits), batch.labels)),
     }
   })
   const update = withOrigin(origins.optimizer, () => updateOf(trained, total, spec))
