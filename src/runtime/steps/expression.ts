@@ -135,8 +135,30 @@ export class Expression {
     if (isMove(node)) return this.#moved(node, name, access)
     if (!isElementwise(node)) throw new Unfit(`${node.op} is no operation of kernels`)
     const { shape } = this.#body.typeOf(name)
-    const operands = operandsOf(node).map(input => this.#at(input, this.#broadcast(access, shape, input)))
+    const operands = operandsOf(node).map(input => this.#operand(input, access, shape))
     return { step: this.#add(stepsOf(node, operands, this.steps.length)) }
+  }
+
+  /** `input` for a place of a value of shape `shape`, to which it is broadcast. */
+  #operand(input: string, access: Access, shape: Shape): Operand {
+    const row = this.#repeatedRow(input, shape)
+    if (row === undefined) return this.#at(input, this.#broadcast(access, shape, input))
+    // By its own length: the repeated row's need not be one of loops over the value's axes.
+    const columns = this.#body.sizeOf(row)
+    const [, column] = indicesOf(access, [sizeOf(shape) / columns, columns], this.#loops)
+    return this.#at(row, column!)
+  }
+
+  /** The row that `input`, a row as long as those of `shape`, repeats; undefined: it is no such row. */
+  #repeatedRow(input: string, shape: Shape): string | undefined {
+    const base = this.#body.baseOf(input)
+    const node = this.#body.producerOf(base)
+    if (node?.op !== 'Tile' || this.#isLeaf(base)) return undefined
+    const [row] = node.inputs as [string]
+    const isRow = (name: string) => this.#body.typeOf(name).shape.at(-1) === this.#body.sizeOf(name)
+    if (!isRow(row) || !isRow(input) || this.#body.sizeOf(input) !== shape.at(-1)) return undefined
+    this.inner.add(base)
+    return row
   }
 
   /** Where `input` is read for a place of a value of shape `shape`, of which each extent of `input` is one, or 1. */

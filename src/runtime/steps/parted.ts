@@ -5,15 +5,20 @@
  * threads that share each node wait for each other at each node, and write all of it before the next begins.
  */
 import type { OnnxNode } from '../../onnx/model.ts'
-import type { Shape } from '../../util/host-tensor.ts'
+import { bytesPerElement, type Shape, sizeOf } from '../../util/host-tensor.ts'
 import { multiplyAddsOf } from './parted-graph.ts'
-import { isAligned, type Role, rolesOf } from './roles.ts'
+import { type Role, rolesOf } from './roles.ts'
 import { MOST_THREADS } from './share.ts'
 import { joinedByNames, type StepBody } from './step-body.ts'
 import { isProduct } from './weights.ts'
 
 /** Multiply-adds below which a part is not worth a run of its own: a run costs some microseconds. */
 const LEAST_PART = 2_000_000
+/**
+ * Parts begin at multiples of so many bytes: the bits of ONNX Runtime's sums depend on where they begin, and the number
+ * of threads is to change none.
+ */
+const PART_BYTES = 16
 
 /** Which nodes fall into parts, and how many. */
 export class Parting {
@@ -85,7 +90,13 @@ export class Parting {
   fallsInto(node: OnnxNode, parts: number): boolean {
     const isWhole = this.#shapeOf(node)[0]! % parts === 0
     const values = [...node.outputs, ...this.partsRead(node)]
-    return isWhole && values.every(name => isAligned(name, parts, this.#body))
+    return isWhole && values.every(name => this.#isAligned(name, parts))
+  }
+
+  /** Whether equal parts of a value's memory begin where they may. */
+  #isAligned(name: string, parts: number): boolean {
+    const { dtype, shape } = this.#body.typeOf(name)
+    return ((sizeOf(shape) * bytesPerElement[dtype]) / parts) % PART_BYTES === 0
   }
 
   /** For each input; undefined where the node's value is not made part by part. */

@@ -5,7 +5,7 @@
 import { intOf } from '../../onnx/attributes.ts'
 import type { OnnxNode } from '../../onnx/model.ts'
 import { LANES } from './access.ts'
-import { canBe, isAligned, isUniform, type Role } from './roles.ts'
+import { canBe, isUniform, type Role } from './roles.ts'
 import type { StepBody } from './step-body.ts'
 import type { Updates } from './updates.ts'
 import { isProduct } from './weights.ts'
@@ -69,5 +69,5 @@ function rolesOfProduct({ inputs, attributes }: OnnxNode, body: StepBody): reado
 function fallsInto(name: string, parts: number, body: StepBody): boolean {
   const images = body.typeOf(name).shape[0]! / parts
   const isLong = Number.isInteger(images) && images >= LEAST_IMAGES
-  return isLong && isAligned(name, parts, body) && canBe(name, 'part', body)
+  return isLong && canBe(name, 'part', body)
 }

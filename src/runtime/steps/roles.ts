@@ -2,16 +2,13 @@
 import { intOf, intsOf } from '../../onnx/attributes.ts'
 import type { OnnxNode } from '../../onnx/model.ts'
 import { normalizeAxis } from '../../util/broadcast.ts'
-import { bytesPerElement, type HostTensor, type Shape, sizeOf, toNumbers } from '../../util/host-tensor.ts'
+import { type HostTensor, type Shape, sizeOf, toNumbers } from '../../util/host-tensor.ts'
 import { isElementwise } from './kernel.ts'
 import type { StepBody } from './step-body.ts'
 import { isProduct } from './weights.ts'
 
 /** What of an input parts of a node's value come of: parts along its first axis, or its second, or all of it. */
 export type Role = 'part' | 'columns' | 'whole'
-
-/** Parts begin at multiples of so many bytes: the bits of ONNX Runtime's sums depend on where they begin. */
-const PART_BYTES = 16
 
 /** Operators that go element by element and that no kernel has: activations, random bits, labels. */
 const withoutKernel: ReadonlySet<string> = new Set([
@@ -23,12 +20,6 @@ const withoutKernel: ReadonlySet<string> = new Set([
 /** Whether each element of a node's value comes of one element of each input, which may be broadcast. */
 export const isByElement = (node: OnnxNode): boolean =>
   (isElementwise(node) && node.op !== 'Reshape' && node.op !== 'Identity') || withoutKernel.has(node.op)
-
-/** Whether equal parts of a value's memory begin where they may. */
-export function isAligned(name: string, parts: number, body: StepBody): boolean {
-  const { dtype, shape } = body.typeOf(name)
-  return ((sizeOf(shape) * bytesPerElement[dtype]) / parts) % PART_BYTES === 0
-}
 
 /** For each input; undefined where the node's value is not made part by part. */
 export function rolesOf(node: OnnxNode, body: StepBody): readonly Role[] | undefined {

@@ -14,7 +14,7 @@ import {
 } from './parted-graph.ts'
 import { partialSums } from './partial-sums.ts'
 import type { Crew, Phase } from './phases.ts'
-import { isAligned, type Role, rolesOf } from './roles.ts'
+import { type Role, rolesOf } from './roles.ts'
 import { MOST_THREADS } from './share.ts'
 import type { StepBody } from './step-body.ts'
 import { namesReadBy, namesWrittenBy, type Task } from './task.ts'
@@ -164,8 +164,7 @@ class SmallStep {
       ? operationsOf(node, this.#body) < LEAST_CUT
       : isProduct(node) && this.#rowsOf(node.outputs[0]!) < LEAST_ROWS
     const parted = [...node.outputs, ...node.inputs.filter((_, i) => roles?.[i] === 'part')]
-    const isInParts = (name: string) =>
-      Number.isInteger(this.#rowsOf(name)) && isAligned(name, this.#parts, this.#body)
+    const isInParts = (name: string) => Number.isInteger(this.#rowsOf(name))
     return roles && !isTooSmall && parted.every(isInParts) ? roles : undefined
   }
 
