@@ -11,7 +11,7 @@ import type { OnnxNode } from '../src/onnx/model.ts'
 import type { Loader } from '../src/runtime/loaded-program.ts'
 import { openEngine } from '../src/runtime/node.ts'
 import type { Tensors } from '../src/runtime/protocol.ts'
-import { Evaluator, minibatchOf } from '../src/train/evaluate.ts'
+import { Evaluator, minibatchOf, mostImages } from '../src/train/evaluate.ts'
 import { type HostTensor, hostTensor, type Shape, sizeOf, toNumbers } from '../src/util/host-tensor.ts'
 import { key, normal } from '../src/util/random.ts'
 import { architectures } from '../src/zoo/index.ts'
@@ -182,15 +182,18 @@ test('what a run left may enter the next one, which reads it at the end', async 
 })
 
 describe('images that are evaluated together', () => {
-  test('are in as few minibatches as of the most, and no more than those need', () => {
+  test('are in as few minibatches as of the most, with few images to fill them up', () => {
     const units = fc.integer({ min: 1, max: 20 })
     fc.assert(
-      fc.property(fc.integer({ min: 1, max: 70_000 }), units, (count, most) => {
-        const batch = minibatchOf(count, 32 * most)
-        const steps = Math.ceil(count / (32 * most))
-        expect(batch % 32).toBe(0)
+      fc.property(fc.integer({ min: 1, max: 70_000 }), units, (count, unit) => {
+        const most = 32 * unit
+        const batch = minibatchOf(count, most)
+        const steps = Math.ceil(count / most)
+        expect(batch).toBeLessThanOrEqual(most)
         expect(Math.ceil(count / batch)).toBe(steps)
-        expect(steps * (batch - 32)).toBeLessThan(count)
+        expect(steps * (batch - 1)).toBeLessThan(1.125 * (count + steps))
+        // Where there are many, minibatches are whole.
+        if (count > 8 * most) expect(batch % 32).toBe(0)
       }),
     )
   })
@@ -222,10 +225,30 @@ describe('images that are evaluated together', () => {
     [10_000, 512, 512],
     [10_000, 128, 128],
     [6000, 128, 128],
-    [130, 128, 96],
-    [129, 32, 32],
-    [7, 128, 32],
+    [130, 128, 65],
+    [33, 32, 17],
+    [100, 128, 100],
+    [7, 128, 7],
   ])('%i images, at most %i: %i', (count, most, expected) => {
     expect(minibatchOf(count, most)).toBe(expected)
+  })
+
+  test.for([
+    ['bassas/mlp-3', [28, 28, 1], 512],
+    ['singh-brar/basic', [28, 28, 1], 128],
+    ['vgg16', [64, 64, 3], 64],
+    ['vgg16', [224, 224, 3], 32],
+  ] as const)('of %s and %j are at most %i', ([name, shape, most]) => {
+    const { build } = architectures.find(architecture => architecture.name === name)!
+    expect(mostImages(build(shape, 10))).toBe(most)
+  })
+
+  test('are at least one', async () => {
+    const { model } = prepared('singh-brar/basic', [28, 28, 1])
+    const engine = await openEngine({ threads: 1 })
+    const evaluator = new Evaluator(engine, { model, loss: crossEntropy() })
+    const none = evaluator.evaluate({ images: 'images', labels: 'labels' }, new Int32Array())
+    await expect(none).rejects.toThrow('at least one image, received none')
+    await engine.close()
   })
 })

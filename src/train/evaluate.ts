@@ -38,19 +38,20 @@ export function checkClasses(model: Model, { name, imageShape, classes }: DataSe
     )
 }
 
-/** Minibatches are multiples of so many images, so that kernels and parts find whole vectors and equal shares. */
+/** Of a multiple of so many images, kernels have whole vectors and threads equal shares. */
 const UNIT = 32
-/** By then convolutions have spread what they do with weights over enough images. */
+/** What is done with weights is done once for so many images; of more, maps leave the caches. */
 const MOST_IMAGES = 128
-/** Of a dense net. */
+/** The same where no layer gives more than {@link DENSE_VALUES} for an image, as in dense nets. */
 const MOST_OF_DENSE = 512
-/** Values of an image beyond which a network has maps. */
 const DENSE_VALUES = 4096
 /** Values of the largest map of a minibatch: 64 MB. */
 const MAP_VALUES = 2 ** 24
+/** The most that a minibatch is larger than it need be. */
+const FILLED = 1 / 8
 
 /** Images that are evaluated together, at most: a multiple of {@link UNIT}; see {@link minibatchOf}. */
-function mostImages(model: Model): number {
+export function mostImages(model: Model): number {
   const images = input('images', 'float32', [1, ...model.input])
   const { outputs } = buildModel(model, images, { training: false })
   const largest = Math.max(...[...outputs.values()].map(({ shape }) => sizeOf(shape)))
@@ -58,9 +59,11 @@ function mostImages(model: Model): number {
   return UNIT * Math.max(1, Math.floor(Math.min(most, MAP_VALUES / largest) / UNIT))
 }
 
-/** The multiple of {@link UNIT} of which as few minibatches hold `count` images as of `most`. */
+/** Images of each minibatch, where as few minibatches as may be hold `count` images, and none more than `most`. */
 export function minibatchOf(count: number, most: number): number {
-  return UNIT * Math.ceil(count / Math.ceil(count / most) / UNIT)
+  const least = Math.ceil(count / Math.ceil(count / most))
+  const whole = UNIT * Math.ceil(least / UNIT)
+  return whole <= (1 + FILLED) * least ? whole : least
 }
 
 /** What of a trial its evaluation depends on. */
@@ -79,9 +82,17 @@ export class Evaluator {
     this.most = mostImages(spec.model)
   }
 
-  /** Evaluates the images at `indices` of a stored split: `images` and `labels` name its tensors. */
+  /**
+   * Evaluates the images at `indices` of a stored split: `images` and `labels` name its tensors.
+   *
+   * @throws UsageError where there are none
+   */
   async evaluate(stored: { images: string; labels: string }, indices: Int32Array): Promise<Evaluation> {
     const count = indices.length
+    if (count === 0)
+      throw new UsageError(
+        `evaluation of model "${this.spec.model.name}": expected at least one image, received none`,
+      )
     const batch = minibatchOf(count, this.most)
     const steps = Math.ceil(count / batch)
     // The last image fills the last minibatch, so that one program evaluates all.

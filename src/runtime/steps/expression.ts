@@ -141,7 +141,7 @@ export class Expression {
 
   /** `input` for a place of a value of shape `shape`, to which it is broadcast. */
   #operand(input: string, access: Access, shape: Shape): Operand {
-    const row = this.#repeatedRow(input, shape)
+    const row = this.#repeatedRow(input)
     if (row === undefined) return this.#at(input, this.#broadcast(access, shape, input))
     // By its own length: the repeated row's need not be one of loops over the value's axes.
     const columns = this.#body.sizeOf(row)
@@ -149,14 +149,14 @@ export class Expression {
     return this.#at(row, column!)
   }
 
-  /** The row that `input`, a row as long as those of `shape`, repeats; undefined: it is no such row. */
-  #repeatedRow(input: string, shape: Shape): string | undefined {
+  /** The row that `input`, a row itself, repeats; undefined: it is no such row. */
+  #repeatedRow(input: string): string | undefined {
     const base = this.#body.baseOf(input)
     const node = this.#body.producerOf(base)
     if (node?.op !== 'Tile' || this.#isLeaf(base)) return undefined
     const [row] = node.inputs as [string]
     const isRow = (name: string) => this.#body.typeOf(name).shape.at(-1) === this.#body.sizeOf(name)
-    if (!isRow(row) || !isRow(input) || this.#body.sizeOf(input) !== shape.at(-1)) return undefined
+    if (!isRow(row) || !isRow(input)) return undefined
     this.inner.add(base)
     return row
   }
