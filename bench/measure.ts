@@ -158,7 +158,10 @@ async function rounds(living: Turn[], task: Task, pace: Pace, say: (what: string
       say(`${turn.row.name}: ${task}, ${round < 0 ? 'warm-up' : `round ${round + 1} of ${pace.rounds}`}`)
       await attempt(living, turn, async () => {
         if (round < 0) {
-          counts.set(turn, await turnLength(count => run(turn, count), pace))
+          const count = await turnLength(length => run(turn, length), pace)
+          counts.set(turn, count)
+          // A peer may have prepared itself for as many images as it was asked for last.
+          if (task === 'evaluate' && count > 1) await run(turn, count)
           return
         }
         const count = counts.get(turn)!
