@@ -107,7 +107,7 @@ export class Evaluator {
       bind: stored,
     })
     const meanOf = ({ data }: HostTensor) =>
-      (data.slice(0, count) as Float32Array).reduce((sum, value) => sum + value, 0) / count
+      (data as Float32Array).subarray(0, count).reduce((sum, value) => sum + value, 0) / count
     return {
       images: count,
       loss: meanOf(loss!) + Number(penalty!.data[0]),
