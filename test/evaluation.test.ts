@@ -11,10 +11,10 @@ import type { OnnxNode } from '../src/onnx/model.ts'
 import type { Loader } from '../src/runtime/loaded-program.ts'
 import { openEngine } from '../src/runtime/node.ts'
 import type { Tensors } from '../src/runtime/protocol.ts'
-import { Evaluator, minibatchOf, mostImages } from '../src/train/evaluate.ts'
+import { type Evaluation, Evaluator, minibatchOf, mostImages } from '../src/train/evaluate.ts'
 import { type HostTensor, hostTensor, type Shape, sizeOf, toNumbers } from '../src/util/host-tensor.ts'
 import { key, normal } from '../src/util/random.ts'
-import { architectures } from '../src/zoo/index.ts'
+import { architectureNamed } from '../src/zoo/index.ts'
 import { loopModel, nodeBuilder, waves } from './loop-model.ts'
 import { copies, expectSame, resultsOf, stepped, whole, worstOf } from './step-runs.ts'
 import { feedsOf, initialState, noise, stateAfter } from './train-with.ts'
@@ -26,7 +26,7 @@ const ROUNDING = 1e-5
 
 /** A network of the zoo as it is trained and evaluated, data for it, and a state that none begins with. */
 function prepared(name: string, input: readonly [number, number, number]) {
-  const { build } = architectures.find(architecture => architecture.name === name)!
+  const { build } = architectureNamed(name)
   const model = build(input, 10)
   const training = compileTraining({ model, loss: crossEntropy(), optimizer: adam(), batchSize: BATCH })
   const evaluation = compileEvaluation(model, crossEntropy(), BATCH)
@@ -198,28 +198,34 @@ describe('images that are evaluated together', () => {
     )
   })
 
-  test('count once each, however many fill the last minibatch', async () => {
+  /** With an evaluator of a small network, whose state and data its engine has. */
+  async function evaluating(use: (of: (indices: readonly number[]) => Promise<Evaluation>) => Promise<void>) {
     const { model, data, state } = prepared('singh-brar/basic', [28, 28, 1])
     const engine = await openEngine({ threads: 2 })
     const evaluator = new Evaluator(engine, { model, loss: crossEntropy() })
     try {
       await engine.write({ ...data, ...state })
-      const of = (indices: readonly number[]) =>
-        evaluator.evaluate({ images: 'images', labels: 'labels' }, Int32Array.from(indices))
-      const numbers = Array.from({ length: ROWS }, (_, i) => (i * 7) % ROWS)
-      const all = await of(numbers)
-      const parts = [await of(numbers.slice(0, 5)), await of(numbers.slice(5))]
-      const mean = (of: 'loss' | 'accuracy') =>
-        parts.reduce((sum, part) => sum + part.images * part[of], 0) / ROWS
-      expect(parts.map(({ images }) => images)).toEqual([5, ROWS - 5])
-      expect([...all.predicted]).toEqual(parts.flatMap(({ predicted }) => [...predicted]))
-      expect(all.accuracy).toBeCloseTo(mean('accuracy'), 12)
-      expect(all.loss).toBeCloseTo(mean('loss'), 5)
+      await use(indices =>
+        evaluator.evaluate({ images: 'images', labels: 'labels' }, Int32Array.from(indices)),
+      )
     } finally {
       await evaluator.release()
       await engine.close()
     }
-  })
+  }
+
+  test('count once each, however many fill the last minibatch', () =>
+    evaluating(async of => {
+      const numbers = Array.from({ length: ROWS }, (_, i) => (i * 7) % ROWS)
+      const all = await of(numbers)
+      const parts = [await of(numbers.slice(0, 5)), await of(numbers.slice(5))]
+      const mean = (figure: 'loss' | 'accuracy') =>
+        parts.reduce((sum, part) => sum + part.images * part[figure], 0) / ROWS
+      expect(parts.map(({ images }) => images)).toEqual([5, ROWS - 5])
+      expect([...all.predicted]).toEqual(parts.flatMap(({ predicted }) => [...predicted]))
+      expect(all.accuracy).toBeCloseTo(mean('accuracy'), 12)
+      expect(all.loss).toBeCloseTo(mean('loss'), 5)
+    }))
 
   test.each([
     [10_000, 512, 512],
@@ -239,16 +245,12 @@ describe('images that are evaluated together', () => {
     ['vgg16', [64, 64, 3], 64],
     ['vgg16', [224, 224, 3], 32],
   ] as const)('of %s and %j are at most %i', ([name, shape, most]) => {
-    const { build } = architectures.find(architecture => architecture.name === name)!
+    const { build } = architectureNamed(name)
     expect(mostImages(build(shape, 10))).toBe(most)
   })
 
-  test('are at least one', async () => {
-    const { model } = prepared('singh-brar/basic', [28, 28, 1])
-    const engine = await openEngine({ threads: 1 })
-    const evaluator = new Evaluator(engine, { model, loss: crossEntropy() })
-    const none = evaluator.evaluate({ images: 'images', labels: 'labels' }, new Int32Array())
-    await expect(none).rejects.toThrow('at least one image, received none')
-    await engine.close()
-  })
+  test('are at least one', () =>
+    evaluating(async of => {
+      await expect(of([])).rejects.toThrow('at least one image, received none')
+    }))
 })

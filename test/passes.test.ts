@@ -56,6 +56,15 @@ describe('layers', () => {
       ...feedsOf(program, 0, 3, 0.01, 64),
     })
 
+  /** As the whole loop; and how threads share the work changes no bit. */
+  async function expectSameUpToRounding(program: TrainProgram): Promise<void> {
+    const expected = await trained(whole[1], program)
+    const one = await trained(stepped[1], program)
+    for (const [name, tensor] of Object.entries(expected))
+      expect(worstOf(tensor, one[name]!), name).toBeLessThan(2e-6)
+    expect(await trained(stepped[2], program)).toEqual(one)
+  }
+
   const pools = (): Layer[] => [
     conv2d({ filters: 8, kernelSize: 3 }),
     maxPooling2d({ poolSize: 2 }),
@@ -90,12 +99,7 @@ describe('layers', () => {
   test.for(Object.entries(summing))('%s: the same up to rounding', async ([, layers]) => {
     const program = compiled(layers())
     expect(passesOf(decodeModel(program.bytes)).length).toBeGreaterThan(1)
-    const expected = await trained(whole[1], program)
-    const one = await trained(stepped[1], program)
-    for (const [name, tensor] of Object.entries(expected))
-      expect(worstOf(tensor, one[name]!), name).toBeLessThan(2e-6)
-    // How threads share the work changes no bit.
-    expect(await trained(stepped[2], program)).toEqual(one)
+    await expectSameUpToRounding(program)
   })
 
   // Tiles that fill a map, and that do not; some maps are one tile, or have no tile between their edges.
@@ -139,11 +143,7 @@ describe('layers', () => {
     const { phases } = planSteps(decodeModel(program.bytes), crew)!
     const left = phases.flatMap(phase => ('graph' in phase ? phase.graph.nodes : []))
     expect(left.filter(({ op }) => op === 'Tile')).toEqual([])
-    const expected = await trained(whole[1], program)
-    const one = await trained(stepped[1], program)
-    for (const [name, tensor] of Object.entries(expected))
-      expect(worstOf(tensor, one[name]!), name).toBeLessThan(2e-6)
-    expect(await trained(stepped[2], program)).toEqual(one)
+    await expectSameUpToRounding(program)
   })
 
   test('a kernel gradient is computed beside the input gradient, which reads the same cotangent', () => {
