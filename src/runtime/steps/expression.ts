@@ -2,7 +2,7 @@
 import { intOf, intsOf } from '../../onnx/attributes.ts'
 import type { OnnxNode } from '../../onnx/model.ts'
 import { normalizeAxis } from '../../util/broadcast.ts'
-import { type Shape, sizeOf, toNumbers } from '../../util/host-tensor.ts'
+import { type Shape, sizeOf } from '../../util/host-tensor.ts'
 import {
   type Access,
   accessOf,
@@ -324,8 +324,8 @@ export class Expression {
   }
 
   #integers(node: OnnxNode, index: number): readonly number[] {
-    const value = this.#body.constant(node.inputs[index]!)
-    if (!value) throw new Unfit(`${node.op}: its extents are not constant`)
-    return toNumbers(value)
+    const integers = this.#body.numbersOf(node.inputs[index]!)
+    if (!integers) throw new Unfit(`${node.op}: its extents are not constant`)
+    return integers
   }
 }

@@ -39,17 +39,17 @@ export function stepGiven({ inputs, initializers }: OnnxGraph, body: OnnxGraph):
   const outputs = new Set(body.outputs.map(({ name }) => name))
   const rowOf = (node: OnnxNode): StepRow[] => {
     const { op, attributes } = node
-    const input = inputs.find(({ name }) => name === node.inputs[0])
-    const [steps, ...shape] = input?.shape ?? []
     const isRow = op === 'Gather' && node.inputs[1] === number.name && intOf(attributes.axis, 0) === 0
+    const input = isRow ? inputs.find(({ name }) => name === node.inputs[0]) : undefined
+    const [steps, ...shape] = input?.shape ?? []
     const isKnown = typeof steps === 'string' && shape.every(extent => typeof extent === 'number')
-    if (!isRow || !input || !isKnown) return []
+    if (!input || !isKnown) return []
     return [{ value: { name: node.outputs[0]!, dtype: input.dtype, shape }, input: input.name }]
   }
   const piecesOf = (node: OnnxNode): StatePiece[] => {
-    const state = states.find(({ name }) => name === node.inputs[0])
+    const state = node.op === 'Split' ? states.find(({ name }) => name === node.inputs[0]) : undefined
     const sizes = constants.get(node.inputs[1] ?? '')
-    if (node.op !== 'Split' || !sizes || state?.shape?.length !== 1) return []
+    if (!sizes || state?.shape?.length !== 1) return []
     const all = toNumbers(sizes)
     return all.map((size, i): StatePiece => {
       const value: GivenValue = { name: node.outputs[i]!, dtype: 'float32', shape: [size] }

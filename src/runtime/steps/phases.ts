@@ -79,7 +79,7 @@ class Schedule {
   readonly #needed: ReadonlySet<string>
   /** What kernels write, and the weighted rows that are computed within. */
   readonly #roots: ReadonlyMap<string, readonly string[]>
-  /** Kernels of one root, of an earlier schedule too. */
+  /** Kernels of one root by its name, and of several by their names and loops; of an earlier schedule too. */
   readonly #known: Map<string, Group>
   readonly #parting: Parting
   readonly #drafts: Drafts
@@ -269,8 +269,8 @@ class Schedule {
   }
 
   /** What an earlier schedule found, if what it reads is still in memory, and nothing else. */
-  #knownGroup(name: string): Group | undefined {
-    const group = this.#known.get(name)
+  #knownGroup(key: string): Group | undefined {
+    const group = this.#known.get(key)
     const isStill = group && [...group.built.leaves].every(this.#isLeaf)
     return isStill && ![...group.built.inner].some(this.#isLeaf) ? group : undefined
   }
@@ -291,9 +291,17 @@ class Schedule {
         other.loops.join() === root.loops.join() &&
         [...group.built.leaves].some(leaf => isLarge(leaf) && leaves.has(leaf)),
     )
-    const joined = at < 0 ? undefined : this.#firstOf([[...groups[at]!.roots, root]])
+    const joined = at < 0 ? undefined : this.#groupOfAll([...groups[at]!.roots, root])
     if (joined && !(joined instanceof Unfit)) groups[at] = joined
     else groups.push(group)
+  }
+
+  /** One kernel of roots of the same loops; names and loops say what they are. */
+  #groupOfAll(roots: readonly [Root, ...Root[]]): Group | Unfit {
+    const key = JSON.stringify([roots.map(({ name }) => name), roots[0].loops])
+    const group = this.#knownGroup(key) ?? this.#firstOf([roots])
+    if (!(group instanceof Unfit)) this.#known.set(key, group)
+    return group
   }
 
   /** The first of several ways that a kernel can compute; else why it cannot the last of them. */

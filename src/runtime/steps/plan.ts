@@ -129,10 +129,10 @@ function planOf(
   const results = loopBody.outputs.slice(1).map(({ name }) => name)
   const updates = new Updates(body)
   const lastKernels = updates.kernels()
+  const written = new Set(lastKernels.flatMap(namesWrittenBy))
   const states = names.map((name, i): CarriedState => {
     const input = inputs[i]!
-    const isWritten = lastKernels.some(kernel => namesWrittenBy(kernel).includes(input.name))
-    return { name, next: loop.outputs[i]!, input, copied: isWritten ? undefined : next[i]! }
+    return { name, next: loop.outputs[i]!, input, copied: written.has(input.name) ? undefined : next[i]! }
   })
   const perStep = results
     .slice(names.length)

@@ -16,12 +16,18 @@ export class StepBody {
   /** The states, as inputs of the step, and the value of each after it. */
   readonly states: readonly ValueInfo[]
   readonly next: readonly string[]
-  readonly #outer: readonly ValueInfo[]
+  readonly #stateNames: ReadonlySet<string>
+  /** Of the program. */
+  readonly #inputs: ReadonlyMap<string, ValueInfo>
   readonly #types: ReadonlyMap<string, ValueType>
   readonly #otherTypes: ReadonlyMap<string, ValueType>
   readonly #constants: ReadonlyMap<string, HostTensor>
+  /** What is known of {@link numbersOf}. */
+  readonly #numbers = new Map<HostTensor, readonly number[]>()
   readonly #producers: ReadonlyMap<string, OnnxNode>
   readonly #readers = new Map<string, OnnxNode[]>()
+  /** What is known of {@link baseOf}. */
+  readonly #bases = new Map<string, string>()
   /** The states that they are of. */
   readonly #pieces: ReadonlyMap<string, string>
 
@@ -37,7 +43,8 @@ export class StepBody {
     this.outputs = new Set(body.outputs.map(({ name }) => name))
     this.states = states
     this.next = next
-    this.#outer = graph.inputs
+    this.#stateNames = new Set(states.map(({ name }) => name))
+    this.#inputs = new Map(graph.inputs.map(input => [input.name, input]))
     this.#types = typesOf(body, {}, valuesOf(graph, EXTENTS))
     this.#otherTypes = typesOf(body, {}, valuesOf(graph, OTHER_EXTENTS))
     this.#constants = new Map(
@@ -99,14 +106,23 @@ export class StepBody {
     return this.#constants.get(name)
   }
 
+  /** The values of a constant. */
+  numbersOf(name: string): readonly number[] | undefined {
+    const tensor = this.#constants.get(name)
+    if (!tensor) return undefined
+    const numbers = this.#numbers.get(tensor) ?? toNumbers(tensor)
+    this.#numbers.set(tensor, numbers)
+    return numbers
+  }
+
   /** The value of a float32 constant of one element. */
   scalarConstant(name: string): number | undefined {
     const tensor = this.#constants.get(name)
-    return tensor?.dtype === 'float32' && sizeOf(tensor.shape) === 1 ? toNumbers(tensor)[0] : undefined
+    return tensor?.dtype === 'float32' && sizeOf(tensor.shape) === 1 ? Number(tensor.data[0]) : undefined
   }
 
   isState(name: string): boolean {
-    return this.states.some(state => state.name === name)
+    return this.#stateNames.has(name)
   }
 
   /** The state that a value is, in any shape, or a piece of. */
@@ -122,23 +138,22 @@ export class StepBody {
 
   /** Whether a name is that of an input of the program whose shape is known before it runs. */
   isOfFixedSize(name: string): boolean {
-    return this.#inputNamed(name)?.shape?.every(extent => typeof extent === 'number') ?? false
+    return this.#inputs.get(name)?.shape?.every(extent => typeof extent === 'number') ?? false
   }
 
   /** Of an input of the program whose extents only a run knows: with names for those; undefined: it is none. */
   shapeOfData(name: string): ValueInfo['shape'] {
-    return this.isOfFixedSize(name) ? undefined : this.#inputNamed(name)?.shape
-  }
-
-  /** An input of the program. */
-  #inputNamed(name: string): ValueInfo | undefined {
-    return this.#outer.find(input => input.name === name)
+    return this.isOfFixedSize(name) ? undefined : this.#inputs.get(name)?.shape
   }
 
   /** The value in memory of which another is the same bytes in another shape. */
   baseOf(name: string): string {
+    const known = this.#bases.get(name)
+    if (known !== undefined) return known
     const producer = this.#producers.get(name)
-    return producer && this.isAlias(producer) ? this.baseOf(producer.inputs[0]!) : name
+    const base = producer && this.isAlias(producer) ? this.baseOf(producer.inputs[0]!) : name
+    this.#bases.set(name, base)
+    return base
   }
 
   /** Whether a node only gives what a node or an input gives, at most in another shape. */
@@ -163,20 +178,35 @@ export function neededFor(
   return { nodes: needed.reverse(), names }
 }
 
-/** The nodes that share names, put together. */
+interface NamedGroup {
+  readonly nodes: Set<OnnxNode>
+  readonly names: Set<string>
+  /** The place of the node that came last. */
+  last: number
+}
+
+/** The nodes that share names, put together, in any order; groups in the order of their last nodes. */
 export function joinedByNames(
   nodes: readonly OnnxNode[],
   namesOf: (node: OnnxNode) => ReadonlySet<string>,
 ): Set<OnnxNode>[] {
-  const groups: { readonly names: ReadonlySet<string>; readonly nodes: Set<OnnxNode> }[] = []
-  for (const node of nodes) {
-    const names = namesOf(node)
-    const joined = groups.filter(group => !group.names.isDisjointFrom(names))
-    for (const group of joined) groups.splice(groups.indexOf(group), 1)
-    groups.push({
-      names: joined.reduce((all, group) => all.union(group.names), names),
-      nodes: joined.reduce((all, group) => all.union(group.nodes), new Set([node])),
-    })
+  const groups = new Set<NamedGroup>()
+  const groupOf = new Map<string, NamedGroup>()
+  for (const [last, node] of nodes.entries()) {
+    const names = [...namesOf(node)]
+    const found = new Set(names.flatMap(name => groupOf.get(name) ?? []))
+    // The largest takes in the others: a long chain is never copied to a node that joins it.
+    const [group = { nodes: new Set(), names: new Set(), last }, ...others] = [...found].sort(
+      (a, b) => b.names.size - a.names.size,
+    )
+    for (const other of others) groups.delete(other)
+    for (const own of [...others.flatMap(other => [...other.nodes]), node]) group.nodes.add(own)
+    for (const name of [...others.flatMap(other => [...other.names]), ...names]) {
+      group.names.add(name)
+      groupOf.set(name, group)
+    }
+    group.last = last
+    groups.add(group)
   }
-  return groups.map(group => group.nodes)
+  return [...groups].sort((a, b) => a.last - b.last).map(group => group.nodes)
 }
