@@ -2,7 +2,7 @@
 import { intOf, intsOf } from '../../onnx/attributes.ts'
 import type { OnnxNode } from '../../onnx/model.ts'
 import { normalizeAxis } from '../../util/broadcast.ts'
-import { type HostTensor, type Shape, sizeOf, toNumbers } from '../../util/host-tensor.ts'
+import type { HostTensor, Shape } from '../../util/host-tensor.ts'
 import { isElementwise } from './kernel.ts'
 import type { StepBody } from './step-body.ts'
 import { isProduct } from './weights.ts'
@@ -71,8 +71,8 @@ function rolesByOperator(node: OnnxNode, body: StepBody): readonly Role[] | unde
     case 'Concat':
       return axisOf(intOf(attributes.axis, 0)) > 0 ? inputs.map(() => 'part') : undefined
     case 'ReduceSum': {
-      const axes = body.constant(inputs[1] ?? '')
-      const isWithin = axes && sizeOf(axes.shape) > 0 && toNumbers(axes).every(axis => axisOf(axis) > 0)
+      const axes = body.numbersOf(inputs[1] ?? '')
+      const isWithin = axes && axes.length > 0 && axes.every(axis => axisOf(axis) > 0)
       return isWithin ? ['part', 'whole'] : undefined
     }
     default:

@@ -23,7 +23,7 @@ export class StepBody {
   readonly #otherTypes: ReadonlyMap<string, ValueType>
   readonly #constants: ReadonlyMap<string, HostTensor>
   /** What is known of {@link numbersOf}. */
-  readonly #numbers = new Map<HostTensor, readonly number[]>()
+  readonly #numbers = new Map<string, readonly number[]>()
   readonly #producers: ReadonlyMap<string, OnnxNode>
   readonly #readers = new Map<string, OnnxNode[]>()
   /** What is known of {@link baseOf}. */
@@ -110,8 +110,8 @@ export class StepBody {
   numbersOf(name: string): readonly number[] | undefined {
     const tensor = this.#constants.get(name)
     if (!tensor) return undefined
-    const numbers = this.#numbers.get(tensor) ?? toNumbers(tensor)
-    this.#numbers.set(tensor, numbers)
+    const numbers = this.#numbers.get(name) ?? toNumbers(tensor)
+    this.#numbers.set(name, numbers)
     return numbers
   }
 

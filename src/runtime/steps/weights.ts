@@ -1,7 +1,6 @@
 /** Products of a constant matrix and a value, as kernels see them. */
 import { floatOf, intOf } from '../../onnx/attributes.ts'
 import type { OnnxNode } from '../../onnx/model.ts'
-import { toNumbers } from '../../util/host-tensor.ts'
 import { type Access, NeedsParts, NeedsSplit, NeedsUnrolling } from './access.ts'
 import type { StepBody } from './step-body.ts'
 
@@ -16,8 +15,6 @@ export interface Weights {
   readonly values: readonly number[]
 }
 
-const known = new WeakMap<OnnxNode, Weights>()
-
 /** The matrix on the left of a product; undefined where it is no constant, or the product does more. */
 export function weightsOf(node: OnnxNode, body: StepBody): Weights | undefined {
   const { inputs, attributes } = node
@@ -25,12 +22,8 @@ export function weightsOf(node: OnnxNode, body: StepBody): Weights | undefined {
   const { alpha, ...others } = attributes
   const isPlain = floatOf(alpha, 1) === 1 && Object.values(others).every(other => intOf(other, 1) === 0)
   if (matrix?.shape.length !== 2 || inputs.length > 2 || !isPlain) return undefined
-  const before = known.get(node)
-  if (before) return before
   const [rows, columns] = matrix.shape as [number, number]
-  const weights = { rows, columns, values: toNumbers(matrix) }
-  known.set(node, weights)
-  return weights
+  return { rows, columns, values: body.numbersOf(inputs[0]!)! }
 }
 
 const rowOf = ({ columns, values }: Weights, row: number): readonly number[] =>
