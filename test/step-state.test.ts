@@ -7,7 +7,7 @@ import type { Engine, Program } from '../src/runtime/engine.ts'
 import type { LoadedProgram, Loader } from '../src/runtime/loaded-program.ts'
 import { openEngine } from '../src/runtime/node.ts'
 import type { Tensors } from '../src/runtime/protocol.ts'
-import { hostTensor } from '../src/util/host-tensor.ts'
+import { bytesOf, hostTensor } from '../src/util/host-tensor.ts'
 import { compiled, data, model } from './step-program.ts'
 import { copies, stepped, whole } from './step-runs.ts'
 import { feedsOf, initialState, stateAfter } from './train-with.ts'
@@ -73,6 +73,20 @@ describe('the store of an engine', () => {
     const kept = await engine.read(Object.values(aside))
     expect(kept['kept/dense_1/kernel']).toEqual((await all())['dense_1/kernel'])
     expect(kept['kept/dense_1/kernel']).not.toEqual(after['dense_1/kernel'])
+  })
+
+  test('what a run leaves under other names stays when its state is written anew', async () => {
+    const aside = Object.fromEntries(
+      Object.entries(program.keep).map(([output, name]) => [output, `aside/${name}`]),
+    )
+    await loaded.run({ feeds: first, keep: aside })
+    const names = Object.values(aside)
+    const before = await engine.read(names)
+    await engine.write(initialState(program))
+    const differing = (a: Tensors, b: Tensors) =>
+      Object.keys(a).filter(name => Buffer.compare(bytesOf(a[name]!), bytesOf(b[name]!)) !== 0)
+    expect(differing(initialState(program), await all())).toEqual([])
+    expect(differing(before, await engine.read(names))).toEqual([])
   })
 
   test('an evaluation between two runs changes nothing', async () => {

@@ -15,7 +15,7 @@ import type { Engine, Program } from '../../src/runtime/engine.ts'
 import { openEngine } from '../../src/runtime/node.ts'
 import { Evaluator } from '../../src/train/evaluate.ts'
 import { STORED_TRAIN } from '../../src/train/fit.ts'
-import { stepFeeds, stepsOfCall, writeState } from '../../src/train/steps.ts'
+import { loadWithState, stepFeeds, stepsOfCall } from '../../src/train/steps.ts'
 import { foveaVersion } from '../../src/train/version.ts'
 import { FoveaError } from '../../src/util/errors.ts'
 import { peakBytes } from '../memory.ts'
@@ -62,8 +62,7 @@ class Trial {
       optimizer,
       batchSize: job.batch,
     })
-    const program = await on.load(compiled.bytes)
-    await writeState(on, compiled, job.seed)
+    const program = await loadWithState(on, compiled, job.seed)
     return new Trial(job, on, compiled, program)
   }
 

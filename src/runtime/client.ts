@@ -9,8 +9,8 @@ import type { Loaded, Message, Reply, Request } from './protocol.ts'
 
 /** How messages get to the host. */
 export interface Transport {
-  /** Sends a copy: the values may change afterwards. */
-  send(message: Message): void
+  /** Sends a copy: the values may change afterwards. Settled once it has left this thread. */
+  send(message: Message): Promise<void>
   /** Told when the first reply is awaited and when none is any more. */
   busy(awaiting: boolean): void
   /** Ends the host, which has nothing left to do. */
@@ -40,6 +40,8 @@ export class Client implements Engine {
   readonly #waiting = new Map<number, Waiting>()
   /** Asked, but not sent yet, in order. */
   readonly #unsent: Message[] = []
+  /** Of the last message that was sent. */
+  #sent: Promise<void> = Promise.resolve()
   #bytesOnTheWay = 0
   #asked = 0
   /** Set when the engine takes no more requests: why not. */
@@ -93,6 +95,10 @@ export class Client implements Engine {
     }
   }
 
+  sent(): Promise<void> {
+    return this.#sent
+  }
+
   close(): Promise<void> {
     this.#closing ??= this.#end()
     return this.#closing
@@ -138,7 +144,7 @@ export class Client implements Engine {
       if (this.#bytesOnTheWay > 0 && this.#bytesOnTheWay + bytes > MOST_BYTES_ON_THE_WAY) return
       this.#unsent.shift()
       try {
-        this.#transport.send(message)
+        this.#sent = this.#transport.send(message)
         this.#bytesOnTheWay += bytes
       } catch (error) {
         // Never sent, it is never answered: `close` must not wait for it.
@@ -168,7 +174,13 @@ export class Client implements Engine {
 
 /** An optimizer's state is zeros at first: twice the parameters, which need not travel. */
 function withoutZerosAtEnd(bytes: Uint8Array): Uint8Array {
+  const { buffer, byteOffset } = bytes
   let end = bytes.length
+  if (byteOffset % 4 === 0 && end % 4 === 0) {
+    // One by one, the state of 20 million parameters takes a sixth of a second.
+    const words = new Uint32Array(buffer, byteOffset, end / 4)
+    while (end > 0 && words[end / 4 - 1] === 0) end -= 4
+  }
   while (end > 0 && bytes[end - 1] === 0) end--
   return bytes.subarray(0, end)
 }

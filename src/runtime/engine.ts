@@ -34,6 +34,11 @@ export interface Engine {
   free(names: readonly string[]): Promise<void>
   /** Prepares an ONNX model for running. */
   load(bytes: Uint8Array, options?: ProgramOptions): Promise<Program>
+  /**
+   * Settled once the requests so far have left this thread, which may then be busy without holding them up; but for
+   * values that wait until earlier ones are stored.
+   */
+  sent(): Promise<void>
   /** Waits for the requests under way, then ends the engine. Closing twice is allowed. */
   close(): Promise<void>
 }

@@ -1,6 +1,14 @@
 /** The side of an engine that holds the tensors and the sessions; the same on every platform. */
 import { FoveaError, UsageError } from '../util/errors.ts'
-import { arrayTypes, bytesPerElement, type HostTensor, showShape, sizeOf } from '../util/host-tensor.ts'
+import {
+  bytesOf,
+  type DType,
+  type HostTensor,
+  type Shape,
+  sameShape,
+  showShape,
+  zeros,
+} from '../util/host-tensor.ts'
 import type { RunTiming } from './engine.ts'
 import type { DeclaredInput, LoadedProgram, Loader, Recording } from './loaded-program.ts'
 import { ownTensor } from './ort-tensor.ts'
@@ -10,7 +18,7 @@ export class Host {
   readonly #load: Loader
   readonly #record: () => Promise<Recording>
   readonly #stored = new Map<string, HostTensor>()
-  readonly #arriving = new Map<string, Uint8Array<ArrayBuffer>>()
+  readonly #arriving = new Map<string, HostTensor>()
   readonly #programs = new Map<number, LoadedProgram>()
   #loads = 0
   #last: Promise<unknown> = Promise.resolve()
@@ -53,14 +61,28 @@ export class Host {
   }
 
   #write({ name, dtype, shape, offset, bytes, isLast }: Extract<Request, { op: 'write' }>): void {
-    const length = sizeOf(shape) * bytesPerElement[dtype]
-    const all = offset === 0 ? new Uint8Array(length) : this.#arriving.get(name)!
-    all.set(bytes, offset)
-    if (!isLast) this.#arriving.set(name, all)
+    const tensor = offset === 0 ? this.#begun(name, dtype, shape) : this.#arriving.get(name)!
+    bytesOf(tensor).set(bytes, offset)
+    if (!isLast) this.#arriving.set(name, tensor)
     else {
       this.#arriving.delete(name)
-      this.#stored.set(name, { dtype, shape, data: new arrayTypes[dtype](all.buffer) })
+      this.#stored.set(name, tensor)
     }
+  }
+
+  /** Zeros that a tensor is to replace: where a program has it, so that it does not stand in memory twice. */
+  #begun(name: string, dtype: DType, shape: Shape): HostTensor {
+    this.#stored.delete(name)
+    for (const program of this.#programs.values()) {
+      const home = program.homeOf(name)
+      if (home?.dtype !== dtype || !sameShape(home.shape, shape)) continue
+      for (const [other, tensor] of this.#stored)
+        if (program.overwrites(tensor) && tensor.data.byteOffset === home.data.byteOffset)
+          this.#stored.set(other, ownTensor(tensor))
+      bytesOf(home).fill(0)
+      return home
+    }
+    return zeros(dtype, shape)
   }
 
   #get(where: string, name: string): HostTensor {

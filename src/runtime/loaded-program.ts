@@ -27,6 +27,8 @@ export interface LoadedProgram {
   readonly readsShared: boolean
   /** Whether the next run writes over `tensor`, which then is a value that an earlier one gave. */
   overwrites(tensor: HostTensor): boolean
+  /** Where a run has an input of this name; what is there already, it need not copy. */
+  homeOf(input: string): HostTensor | undefined
   /** What the runs so far took, if they were measured and this was not asked before. */
   profile(): Promise<RunTiming[] | undefined>
   release(): Promise<void>
@@ -87,6 +89,8 @@ class SessionProgram implements LoadedProgram {
   overwrites(): boolean {
     return false
   }
+
+  homeOf(): undefined {}
 
   async profile(): Promise<RunTiming[] | undefined> {
     const recording = this.#recording

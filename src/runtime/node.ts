@@ -94,7 +94,11 @@ export async function openEngine(options: EngineOptions = {}): Promise<Engine> {
   }
   const client = new Client(device, threads, `onnxruntime-node ${greeting.version}`, {
     // A message that cannot be sent is answered by `gone`.
-    send: message => child.send(message, () => {}),
+    send(message) {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      child.send(message, () => resolve())
+      return promise
+    },
     busy: keepAlive,
     async end() {
       child.ref()

@@ -9,7 +9,7 @@ import { type HostTensor, sameShape, showShape } from '../util/host-tensor.ts'
 import { type Checkpoint, checkResumable, type Position, saveCheckpoint } from './checkpoint.ts'
 import { checkClasses, Evaluator } from './evaluate.ts'
 import { checkSpec, type EpochRecord, type TrainEvent, type TrainingSpec } from './spec.ts'
-import { stepFeeds, stepsOfCall, writeState } from './steps.ts'
+import { loadWithState, stepFeeds, stepsOfCall } from './steps.ts'
 import { checkStart, parameterCounts } from './transfer.ts'
 
 export interface FitOptions {
@@ -118,12 +118,10 @@ class Trainer {
   }
 
   async run(): Promise<FitResult> {
-    const { spec } = this
-    const main = await this.program(spec.batchSize)
-    await this.start(main.compiled)
+    const compiled = await this.start()
     // At once, so that a run killed at any moment can be resumed.
     if (!this.options.resume) await this.save()
-    const counts = parameterCounts(main.compiled)
+    const counts = parameterCounts(compiled)
     this.emit({
       type: 'begin',
       ...counts,
@@ -133,16 +131,16 @@ class Trainer {
       epoch: this.position.epoch,
       step: this.position.step,
     })
-    while (!this.finished) await this.epoch(main.compiled)
+    while (!this.finished) await this.epoch(compiled)
     await this.save()
     if (this.best) await this.engine.write(this.best)
-    const values = this.best ?? (await this.engine.read(this.valueNames(main.compiled)))
+    const values = this.best ?? (await this.engine.read(this.valueNames(compiled)))
     return {
       history: this.position.history,
       epoch: this.position.best?.epoch ?? this.position.epoch,
       values,
       ...counts,
-      programHash: main.compiled.hash,
+      programHash: compiled.hash,
     }
   }
 
@@ -167,10 +165,12 @@ class Trainer {
     return waited > 0 && waited >= (earlyStopping?.patience ?? Number.POSITIVE_INFINITY)
   }
 
-  /** Puts the state to start from into the engine. */
-  private async start(compiled: TrainProgram): Promise<void> {
+  /** Puts the program of whole minibatches into the engine, and the state to start from. */
+  private async start(): Promise<TrainProgram> {
+    const { spec } = this
     const { resume, weights } = this.options
-    if (!resume) checkStart(this.spec, weights)
+    if (!resume) checkStart(spec, weights)
+    const compiled = compileTraining(spec)
     for (const { name, shape } of resume ? compiled.state : []) {
       const saved = resume?.state[name]
       if (!saved || !sameShape(saved.shape, shape))
@@ -178,10 +178,13 @@ class Trainer {
           `${this.options.checkpoint?.path ?? 'resume'}: expected "${name}" of shape ${showShape(shape)}, received ${saved ? showShape(saved.shape) : 'none'}`,
         )
     }
-    await writeState(this.engine, compiled, this.spec.seed, resume?.state ?? weights)
-    if (!resume) return
-    this.position = resume.position
-    this.best = resume.best
+    const program = await loadWithState(this.engine, compiled, spec.seed, resume?.state ?? weights)
+    this.programs.push({ compiled, program })
+    if (resume) {
+      this.position = resume.position
+      this.best = resume.best
+    }
+    return compiled
   }
 
   private async epoch(compiled: TrainProgram): Promise<void> {

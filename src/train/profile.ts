@@ -15,7 +15,7 @@ import type { HostTensor } from '../util/host-tensor.ts'
 import { checkClasses } from './evaluate.ts'
 import { STORED_TRAIN, storeTrainingImages } from './fit.ts'
 import { checkSpec, type TrainingSpec } from './spec.ts'
-import { stepFeeds, writeState } from './steps.ts'
+import { loadWithState, stepFeeds } from './steps.ts'
 import { checkStart } from './transfer.ts'
 
 /**
@@ -118,7 +118,6 @@ export async function profileTraining(
       `profile: expected at most ${recordable} steps of ${program.nodes} nodes, which is what ONNX Runtime records, received ${asked}`,
     )
   await storeTrainingImages(engine, dataSet)
-  await writeState(engine, compiled, spec.seed, weights)
   let updates = 0
   const run = async (loaded: Program, count: number): Promise<number> => {
     const feeds = stepFeeds(compiled, spec, next(count), updates)
@@ -135,7 +134,7 @@ export async function profileTraining(
       seconds.push(await run(loaded, Math.floor((count + call) / calls)))
     return median(seconds)
   }
-  const plain = await engine.load(compiled.bytes)
+  const plain = await loadWithState(engine, compiled, spec.seed, weights)
   await run(plain, WARM_UP)
   const most = Math.min(MOST_STEPS, recordable)
   const steps =

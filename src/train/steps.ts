@@ -4,7 +4,7 @@
  */
 import type { TrainProgram } from '../compile/train-program.ts'
 import { learningRateAt } from '../nn/schedules.ts'
-import type { Engine } from '../runtime/engine.ts'
+import type { Engine, Program } from '../runtime/engine.ts'
 import { type HostTensor, hostTensor, sizeOf } from '../util/host-tensor.ts'
 import { bitsAt, key } from '../util/random.ts'
 import type { TrainingSpec } from './spec.ts'
@@ -25,18 +25,48 @@ export function stepKeys(
   )
 }
 
+/** First values that wait for the engine, at most: beyond that, drawing waits too. */
+const MOST_BYTES_AHEAD = 128 * 2 ** 20
+
 /**
- * Writes the state that training begins with: of `known`, by name, what is there; the rest drawn from the seed.
+ * Loads a training program and writes the state that training begins with: of `known`, by name, what is there; the
+ * rest drawn from the seed, while the engine prepares the program.
  */
-export async function writeState(
+export async function loadWithState(
+  engine: Engine,
+  compiled: TrainProgram,
+  seed: number,
+  known: Readonly<Record<string, HostTensor>> = {},
+): Promise<Program> {
+  const loading = engine.load(compiled.bytes)
+  // Before drawing keeps this thread from sending it.
+  await engine.sent()
+  const [loaded, written] = await Promise.allSettled([loading, writeState(engine, compiled, seed, known)])
+  if (loaded.status === 'rejected') throw loaded.reason
+  if (written.status === 'fulfilled') return loaded.value
+  await loaded.value.release()
+  throw written.reason
+}
+
+async function writeState(
   engine: Engine,
   { state }: TrainProgram,
   seed: number,
-  known: Readonly<Record<string, HostTensor>> = {},
+  known: Readonly<Record<string, HostTensor>>,
 ): Promise<void> {
-  // One after another: of a large network, what is drawn would stand in memory beside what is on its way.
-  for (const { name, shape, initial } of state)
-    await engine.write({ [name]: known[name] ?? { dtype: 'float32', shape, data: initial(seed) } })
+  let ahead: Promise<void>[] = []
+  let bytes = 0
+  for (const { name, kind, shape, initial } of state) {
+    const tensor = known[name] ?? { dtype: 'float32', shape, data: initial(seed) }
+    ahead.push(engine.write({ [name]: tensor }))
+    // Of an optimizer's zeros there is nothing until they are written to.
+    if (kind !== 'slot') bytes += tensor.data.byteLength
+    if (bytes < MOST_BYTES_AHEAD) continue
+    await Promise.all(ahead)
+    ahead = []
+    bytes = 0
+  }
+  await Promise.all(ahead)
 }
 
 /** Progress stays alive. */

@@ -124,6 +124,8 @@ class SteppedProgram implements LoadedProgram {
   readonly #ranges: readonly (TaskRange | undefined)[]
   readonly #team: TeamProgram
   readonly #tensors: StepTensors
+  /** Of states that a run begins with, and of what else kernels read. */
+  readonly #homes: Tensors
   #recording: Recording | undefined
   /** Of each run that is measured: its steps and seconds, and the seconds of each task in each step. */
   readonly #measured: {
@@ -148,6 +150,10 @@ class SteppedProgram implements LoadedProgram {
     this.outputs = plan.outputs.map(({ name }) => name)
     const { phases, end } = plan
     this.#tensors = new StepTensors(plan, work, memory)
+    this.#homes = {
+      ...byName(plan.states, ({ name, input }) => [name, this.#tensors.states[input.name]!]),
+      ...this.#tensors.read,
+    }
     const sessions = new Sessions(runtime, model)
     this.#sessions = sessions
     // ONNX Runtime refuses a graph of nothing.
@@ -194,16 +200,17 @@ class SteppedProgram implements LoadedProgram {
     return this.#memory.holds(data) && this.#tensors.homes.has(data.byteOffset)
   }
 
+  homeOf(input: string): HostTensor | undefined {
+    const home = this.inputs.some(({ name }) => name === input) ? this.#homes[input] : undefined
+    return home && this.#memory.holds(home.data) ? home : undefined
+  }
+
   /**
    * Writes the states that a run begins with, and what else kernels read. Gives the inputs as no step will
    * change them.
    */
   #enter(inputs: Tensors): Tensors {
-    const { begin, states, end } = this.#plan
-    const homes: Tensors = {
-      ...byName(states, ({ name, input }) => [name, this.#tensors.states[input.name]!]),
-      ...this.#tensors.read,
-    }
+    const { begin, end } = this.#plan
     const isAt = ({ data }: HostTensor, home: HostTensor | undefined) =>
       this.#memory.holds(data) && data.byteOffset === home?.data.byteOffset
     // What an earlier run left may lie where this one is about to write something else: only at the end, or at once.
@@ -211,11 +218,11 @@ class SteppedProgram implements LoadedProgram {
     const isReadLast = (name: string) => end.inputs.some(input => input.name === name)
     const given = byName(Object.entries(inputs), ([name, tensor]) => {
       const isLast = !isReadLast(name) && lasts.some(last => isAt(tensor, last))
-      const stays = isAt(tensor, homes[name]) || isLast || !this.overwrites(tensor)
+      const stays = isAt(tensor, this.#homes[name]) || isLast || !this.overwrites(tensor)
       return [name, aligned(stays ? tensor : ownTensor(tensor))]
     })
-    this.#begin?.run(among(given, begin.inputs), among(homes, begin.outputs))
-    for (const [name, home] of Object.entries(homes)) {
+    this.#begin?.run(among(given, begin.inputs), among(this.#homes, begin.outputs))
+    for (const [name, home] of Object.entries(this.#homes)) {
       const tensor = given[name]
       if (tensor && !isAt(tensor, home)) put(tensor.data, home.data, 0)
     }
