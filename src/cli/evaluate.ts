@@ -1,7 +1,6 @@
 /** `fovea evaluate`: a trained model on a test split. */
 import type { Command } from 'commander'
 import type { DataSet } from '../data/data-set.ts'
-import { openEngine } from '../runtime/node.ts'
 import { trainedValues } from '../train/checkpoint.ts'
 import { evaluateTest } from '../train/trial.ts'
 import { UsageError } from '../util/errors.ts'
@@ -12,6 +11,7 @@ import { loadData } from './load-data.ts'
 import { addCommonOptions, addEngineOptions, addSkipOption, type EngineFlags } from './options.ts'
 import { openRun } from './run-folder.ts'
 import { colorsOf } from './terminal.ts'
+import { withEngine } from './with-engine.ts'
 
 interface Flags extends EngineFlags {
   readonly dataset?: string
@@ -40,32 +40,30 @@ export function addEvaluateCommand(program: Command): void {
 async function evaluate(run: string, flags: Flags): Promise<void> {
   const checkpoint = await openRun(run)
   const { spec, classes, engine: recorded } = checkpoint
-  const dataSet = await loadData(flags.dataset ?? spec.dataSet.name, flags.data, flags.skipUndecodable)
-  checkFits(run, spec.model.input, classes, dataSet)
-  if (dataSet.name === spec.dataSet.name && dataSet.hash !== spec.dataSet.hash)
-    warn(`${dataSet.name} from ${dataSet.source} is not the copy that ${run} was trained on`)
   const { threads = recorded.threads, device = recorded.device } = flags
-  const engine = await openEngine({ threads, device })
-  try {
+  const { dataSet, test } = await withEngine({ threads, device }, async opening => {
+    const dataSet = await loadData(flags.dataset ?? spec.dataSet.name, flags.data, flags.skipUndecodable)
+    checkFits(run, spec.model.input, classes, dataSet)
+    if (dataSet.name === spec.dataSet.name && dataSet.hash !== spec.dataSet.hash)
+      warn(`${dataSet.name} from ${dataSet.source} is not the copy that ${run} was trained on`)
+    const engine = await opening
     await engine.write(trainedValues(checkpoint))
-    const test = await evaluateTest(engine, spec, dataSet)
-    if (flags.json) {
-      const document = {
-        run,
-        model: spec.model.name,
-        dataSet: { name: dataSet.name, hash: dataSet.hash, source: dataSet.source },
-        test,
-      }
-      process.stdout.write(`${JSON.stringify(document, undefined, 2)}\n`)
-      return
+    return { dataSet, test: await evaluateTest(engine, spec, dataSet) }
+  })
+  if (flags.json) {
+    const document = {
+      run,
+      model: spec.model.name,
+      dataSet: { name: dataSet.name, hash: dataSet.hash, source: dataSet.source },
+      test,
     }
-    const { bold } = colorsOf(process.stdout)
-    process.stdout.write(
-      `test accuracy ${bold(percent(test.accuracy))}, loss ${lossText(test.loss)} on ${grouped(test.images)} images of ${dataSet.title}\n`,
-    )
-  } finally {
-    await engine.close()
+    process.stdout.write(`${JSON.stringify(document, undefined, 2)}\n`)
+    return
   }
+  const { bold } = colorsOf(process.stdout)
+  process.stdout.write(
+    `test accuracy ${bold(percent(test.accuracy))}, loss ${lossText(test.loss)} on ${grouped(test.images)} images of ${dataSet.title}\n`,
+  )
 }
 
 function checkFits(

@@ -2,7 +2,6 @@
 import type { Command } from 'commander'
 import type { Augmentation } from '../nn/augment/descriptions.ts'
 import { adam } from '../nn/optimizers.ts'
-import { openEngine } from '../runtime/node.ts'
 import { profileTraining } from '../train/profile.ts'
 import { trainingSpec } from '../train/spec.ts'
 import { thisMachine } from '../train/trial.ts'
@@ -23,6 +22,7 @@ import {
 } from './options.ts'
 import { type ProfileDocument, profileReport } from './profile-report.ts'
 import { addTransferOptions, type TransferFlags, transferOf } from './transfer.ts'
+import { withEngine } from './with-engine.ts'
 
 interface Flags extends ConvolutionFlag, OptimizerFlags, TransferFlags {
   readonly model?: string
@@ -60,33 +60,33 @@ export function addProfileCommand(program: Command): void {
 }
 
 async function profile(flags: Flags): Promise<void> {
-  const { model, dataset, batchSize, augment: augmentation, convolution, steps, threads } = flags
+  const { model, dataset, batchSize, augment: augmentation, convolution, steps } = flags
   if (model === undefined) {
     const names = architectures.map(({ name }) => name)
     throw new UsageError(`profile: expected --model NAME; models: ${names.join(', ')}`)
   }
   const architecture = architectureNamed(model)
   const optimizer = optimizerOf(flags, adam())
-  const dataSet = await loadData(dataset, flags.data, flags.skipUndecodable)
-  const transfer = await transferOf(flags, architecture, dataSet)
-  const spec = trainingSpec(transfer.model, dataSet, {
-    ...transfer.options,
-    optimizer,
-    batchSize,
-    ...(augmentation === undefined ? {} : { augmentation }),
-    ...(convolution === undefined ? {} : { convolution }),
-  })
-  for (const remark of transfer.remarks) process.stderr.write(`${remark}\n`)
-  const engine = await openEngine(threads === undefined ? {} : { threads })
-  try {
+  const document = await withEngine(flags, async (opening): Promise<ProfileDocument> => {
+    const dataSet = await loadData(dataset, flags.data, flags.skipUndecodable)
+    const transfer = await transferOf(flags, architecture, dataSet)
+    const spec = trainingSpec(transfer.model, dataSet, {
+      ...transfer.options,
+      optimizer,
+      batchSize,
+      ...(augmentation === undefined ? {} : { augmentation }),
+      ...(convolution === undefined ? {} : { convolution }),
+    })
+    for (const remark of transfer.remarks) process.stderr.write(`${remark}\n`)
     const { values: weights } = transfer
+    const engine = await opening
     const measured = await profileTraining(spec, dataSet, {
       engine,
       ...(steps === undefined ? {} : { steps }),
       ...(weights ? { weights } : {}),
     })
     const { augmentation: applied } = spec
-    const document: ProfileDocument = {
+    return {
       fovea: foveaVersion,
       model: spec.model.name,
       dataSet: { name: dataSet.name, hash: dataSet.hash, source: dataSet.source },
@@ -100,9 +100,7 @@ async function profile(flags: Flags): Promise<void> {
       machine: thisMachine(),
       ...measured,
     }
-    const lines = flags.json ? [JSON.stringify(document, undefined, 2)] : profileReport(document)
-    process.stdout.write(`${lines.join('\n')}\n`)
-  } finally {
-    await engine.close()
-  }
+  })
+  const lines = flags.json ? [JSON.stringify(document, undefined, 2)] : profileReport(document)
+  process.stdout.write(`${lines.join('\n')}\n`)
 }

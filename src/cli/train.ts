@@ -5,7 +5,7 @@ import type { DataSet } from '../data/data-set.ts'
 import { splitTraining } from '../data/split.ts'
 import type { Augmentation } from '../nn/augment/descriptions.ts'
 import { adam } from '../nn/optimizers.ts'
-import { openEngine } from '../runtime/node.ts'
+import type { Engine } from '../runtime/engine.ts'
 import type { Checkpoint } from '../train/checkpoint.ts'
 import { Interrupted } from '../train/fit.ts'
 import { checkSpec, type TrainingSpec, trainingSpec } from '../train/spec.ts'
@@ -36,6 +36,7 @@ import { addScheduleOptions, type ScheduleFlags, scheduled } from './schedule.ts
 import { colorsOf } from './terminal.ts'
 import { TrainDisplay } from './train-display.ts'
 import { addTransferOptions, type Transfer, type TransferFlags, transferOf } from './transfer.ts'
+import { withEngine } from './with-engine.ts'
 
 interface Flags extends ConvolutionFlag, EngineFlags, OptimizerFlags, ScheduleFlags, TransferFlags {
   readonly model?: string
@@ -139,29 +140,32 @@ async function trainNew(flags: Flags): Promise<TrialResult> {
   const { augment: augmentation, convolution } = flags
   const architecture = architectureNamed(model)
   const optimizer = optimizerOf(flags, adam())
-  const dataSet = await loadData(dataset, flags.data, flags.skipUndecodable)
-  const transfer = await transferOf(flags, architecture, dataSet)
-  const split = { fraction, validation }
-  const images = splitTraining(dataSet.train.labels, dataSet.classes.length, { ...split, seed }).train.length
-  const spec = trainingSpec(transfer.model, dataSet, {
-    ...transfer.options,
-    split,
-    optimizer: scheduled(optimizer, flags, epochs, Math.ceil(images / batchSize)),
-    batchSize,
-    epochs,
-    seed,
-    ...(augmentation === undefined ? {} : { augmentation }),
-    ...(convolution === undefined ? {} : { convolution }),
-    ...(patience === undefined ? {} : { earlyStopping: { monitor: 'loss', patience } }),
+  return await withEngine(flags, async opening => {
+    const dataSet = await loadData(dataset, flags.data, flags.skipUndecodable)
+    const transfer = await transferOf(flags, architecture, dataSet)
+    const split = { fraction, validation }
+    const images = splitTraining(dataSet.train.labels, dataSet.classes.length, { ...split, seed }).train
+      .length
+    const spec = trainingSpec(transfer.model, dataSet, {
+      ...transfer.options,
+      split,
+      optimizer: scheduled(optimizer, flags, epochs, Math.ceil(images / batchSize)),
+      batchSize,
+      epochs,
+      seed,
+      ...(augmentation === undefined ? {} : { augmentation }),
+      ...(convolution === undefined ? {} : { convolution }),
+      ...(patience === undefined ? {} : { earlyStopping: { monitor: 'loss', patience } }),
+    })
+    checkSpec(spec)
+    for (const remark of transfer.remarks) process.stderr.write(`${remark}\n`)
+    const { values } = transfer
+    const work = (folder: string) =>
+      run(spec, dataSet, folder, opening, { ...flags, ...(values ? { values } : {}) })
+    if (flags.out !== undefined) return await inFolder(flags.out, work)
+    const flat = (name: string) => name.replaceAll(/[\\/:]+/g, '-')
+    return await inNewFolder(`runs/${flat(model)}_${flat(dataset)}_seed-${seed}`, work)
   })
-  checkSpec(spec)
-  for (const remark of transfer.remarks) process.stderr.write(`${remark}\n`)
-  const { values } = transfer
-  const work = (folder: string) =>
-    run(spec, dataSet, folder, flags, { ...flags, ...(values ? { values } : {}) })
-  if (flags.out !== undefined) return await inFolder(flags.out, work)
-  const flat = (name: string) => name.replaceAll(/[\\/:]+/g, '-')
-  return await inNewFolder(`runs/${flat(model)}_${flat(dataset)}_seed-${seed}`, work)
 }
 
 /** Goes on with a trial on as many threads and on the device that it had, unless others are asked for. */
@@ -175,8 +179,10 @@ async function trainOn(folder: string, flags: Flags, command: Command): Promise<
     warn(`the learning rate was to fall over ${spec.epochs} epochs, and stays where it ended`)
   const { threads = engine.threads, device = engine.device } = flags
   warnOfOthers(engine, threads, device)
-  const dataSet = await loadData(spec.dataSet.name, flags.data, flags.skipUndecodable)
-  return await run({ ...spec, epochs }, dataSet, folder, { threads, device }, flags, engine.version)
+  return await withEngine({ threads, device }, async opening => {
+    const dataSet = await loadData(spec.dataSet.name, flags.data, flags.skipUndecodable)
+    return await run({ ...spec, epochs }, dataSet, folder, opening, flags, engine.version)
+  })
 }
 
 function warnOfOthers(engine: Checkpoint['engine'], threads: number, device: string): void {
@@ -191,7 +197,7 @@ async function run(
   spec: TrainingSpec,
   dataSet: DataSet,
   directory: string,
-  { threads, device }: EngineFlags,
+  opening: Promise<Engine>,
   {
     resume,
     checkpointEvery,
@@ -201,10 +207,7 @@ async function run(
 ): Promise<TrialResult> {
   const title = `${spec.model.name} on ${dataSet.title}, seed ${spec.seed}`
   const display = new TrainDisplay(title, directory)
-  const engine = await openEngine({
-    ...(threads === undefined ? {} : { threads }),
-    ...(device === undefined ? {} : { device }),
-  })
+  const engine = await opening
   warnOfOtherVersion('the trial', before, engine.version)
   try {
     return await interruptible(
@@ -225,6 +228,5 @@ async function run(
     throw new Interrupted(`interrupted, nothing is lost; go on with: fovea train --resume ${directory}`)
   } finally {
     display.end()
-    await engine.close()
   }
 }

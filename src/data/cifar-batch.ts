@@ -56,13 +56,11 @@ export function readBatches(
         ? pythonBatch(source, layout, perFile, plane * channels)
         : binaryBatch(source, layout, perFile, plane * channels)
     for (let i = 0; i < perFile; i++) {
-      labels[f * perFile + i] = labelAt(batch, i, classCount)
-      let to = (f * perFile + i) * plane * channels
+      const at = f * perFile + i
+      labels[at] = labelAt(batch, i, classCount)
       const from = batch.start + i * batch.stride
-      for (let pixel = 0; pixel < plane; pixel++) {
-        for (let channel = 0; channel < channels; channel++)
-          images[to++] = batch.bytes[from + channel * plane + pixel]!
-      }
+      for (let channel = 0; channel < channels; channel++)
+        spread(batch.bytes, from + channel * plane, images, at * plane * channels + channel, plane, channels)
     }
   }
   return {
@@ -70,6 +68,18 @@ export function readBatches(
     images: { dtype: 'uint8', shape: [count, height, width, channels], data: images },
     labels: { dtype: 'int32', shape: [count], data: labels },
   }
+}
+
+/** Copies `count` bytes to places so far apart. A function of its own, which V8 compiles in half a millisecond's use. */
+function spread(
+  from: Uint8Array,
+  start: number,
+  to: Uint8Array,
+  at: number,
+  count: number,
+  distance: number,
+): void {
+  for (let i = 0, place = at; i < count; i++, place += distance) to[place] = from[start + i]!
 }
 
 /** The classes' names that a data set's files state, one a line or pickled. */

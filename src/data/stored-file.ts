@@ -40,6 +40,8 @@ export async function readStored(path: string): Promise<Uint8Array | undefined> 
  * Thrice the largest published file, decompressed: a few kilobytes of gzip may stand for any number of bytes.
  */
 const MOST_BYTES = 512 * 2 ** 20
+/** Sixty times Node's own: each chunk is a task of its thread pool, and 47 MB took 0.5 s in place of 0.2. */
+const CHUNK_BYTES = 2 ** 20
 
 /**
  * Decompresses a gzip file.
@@ -48,7 +50,7 @@ const MOST_BYTES = 512 * 2 ** 20
  */
 export async function gunzipStored({ file, bytes }: NamedBytes): Promise<Uint8Array> {
   try {
-    return await promisify(gunzip)(bytes, { maxOutputLength: MOST_BYTES })
+    return await promisify(gunzip)(bytes, { maxOutputLength: MOST_BYTES, chunkSize: CHUNK_BYTES })
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException
     if (code === 'ERR_BUFFER_TOO_LARGE')
