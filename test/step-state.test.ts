@@ -1,7 +1,10 @@
 /** What a training program that runs step by step leaves, in another one, in the next run and in an engine's store. */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { compileEvaluation } from '../src/compile/evaluate-program.ts'
+import { compileTraining } from '../src/compile/train-program.ts'
+import { dense, flatten } from '../src/nn/layers/core.ts'
 import { crossEntropy } from '../src/nn/losses.ts'
+import { sequential } from '../src/nn/model.ts'
 import { adam } from '../src/nn/optimizers.ts'
 import type { Engine, Program } from '../src/runtime/engine.ts'
 import type { LoadedProgram, Loader } from '../src/runtime/loaded-program.ts'
@@ -59,6 +62,8 @@ describe('the store of an engine', () => {
   })
   beforeEach(() => engine.write(initialState(program)))
   afterAll(() => engine.close())
+  const differing = (a: Tensors, b: Tensors) =>
+    Object.keys(a).filter(name => Buffer.compare(bytesOf(a[name]!), bytesOf(b[name]!)) !== 0)
   const all = () => engine.read(Object.keys(initialState(program)))
 
   test('what a run leaves under other names stays when the next one moves on', async () => {
@@ -83,10 +88,27 @@ describe('the store of an engine', () => {
     const names = Object.values(aside)
     const before = await engine.read(names)
     await engine.write(initialState(program))
-    const differing = (a: Tensors, b: Tensors) =>
-      Object.keys(a).filter(name => Buffer.compare(bytesOf(a[name]!), bytesOf(b[name]!)) !== 0)
     expect(differing(initialState(program), await all())).toEqual([])
     expect(differing(before, await engine.read(names))).toEqual([])
+  })
+
+  test('what is read is as it was before the next run, which may be asked at once', async () => {
+    // Of more bytes than are on their way at once.
+    const layers = [flatten(), dense({ units: 100_000, activation: 'relu' }), dense({ units: 3 })]
+    const wide = sequential(layers, { input: [6, 6, 1], name: 'wide' })
+    const large = compileTraining({ model: wide, loss: crossEntropy(), optimizer: adam(), batchSize: 8 })
+    const names = large.state.map(({ name }) => name)
+    const other = await engine.load(large.bytes)
+    const step = (i: number) => other.run({ feeds: feedsOf(large, i, 1, 0.01, 40), keep: large.keep })
+    await engine.write(initialState(large))
+    await step(0)
+    const before = await engine.read(names)
+    const reading = engine.read(names)
+    await step(1)
+    expect(differing(before, await reading)).toEqual([])
+    expect(differing(before, await engine.read(names))).toEqual(names)
+    await other.release()
+    await engine.free(names)
   })
 
   test('an evaluation between two runs changes nothing', async () => {

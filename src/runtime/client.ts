@@ -200,10 +200,15 @@ function checkTensor(where: string, { dtype, shape, data }: HostTensor): void {
 }
 
 /**
- * A reply's arrays are views of the whole message: with memory of their own they can
+ * Arrays of a reply may be views of the whole message: with memory of their own they can
  * outlive it, or be transferred.
  */
 function ownValues(reply: unknown): Record<string, HostTensor> {
   const tensors = Object.entries(reply as Record<string, HostTensor>)
-  return Object.fromEntries(tensors.map(([name, tensor]) => [name, { ...tensor, data: tensor.data.slice() }]))
+  return Object.fromEntries(
+    tensors.map(([name, tensor]) => {
+      const { data } = tensor
+      return [name, data.byteLength === data.buffer.byteLength ? tensor : { ...tensor, data: data.slice() }]
+    }),
+  )
 }

@@ -17,20 +17,26 @@ import type { Loaded, Message, Names, Reply, Request, Tensors } from './protocol
 export class Host {
   readonly #load: Loader
   readonly #record: () => Promise<Recording>
+  readonly #deliver: (reply: Reply) => Promise<void>
   readonly #stored = new Map<string, HostTensor>()
   readonly #arriving = new Map<string, HostTensor>()
   readonly #programs = new Map<number, LoadedProgram>()
   #loads = 0
-  #last: Promise<unknown> = Promise.resolve()
+  #last: Promise<void> = Promise.resolve()
 
-  constructor(load: Loader, record: () => Promise<Recording>) {
+  /**
+   * @param deliver sends a reply, whose tensors may lie in memory that threads share, and that the next request
+   *   changes: settled once that may be handled
+   */
+  constructor(load: Loader, record: () => Promise<Recording>, deliver: (reply: Reply) => Promise<void>) {
     this.#load = load
     this.#record = record
+    this.#deliver = deliver
   }
 
-  /** Answers after everything that was asked before. Never rejects. */
-  answer({ id, request }: Message): Promise<Reply> {
-    const reply = this.#last
+  /** Answers after everything that was asked before. */
+  answer({ id, request }: Message): void {
+    this.#last = this.#last
       .then(() => this.#handle(request))
       .then(
         result => ({ id, result }),
@@ -39,14 +45,13 @@ export class Host {
           error: { usage: error instanceof UsageError, message: messageOf(error) },
         }),
       )
-    this.#last = reply
-    return reply
+      .then(this.#deliver)
   }
 
   async #handle(request: Request): Promise<unknown> {
     if (request.op === 'write') return this.#write(request)
     if (request.op === 'read')
-      return Object.fromEntries(request.names.map(name => [name, ownTensor(this.#get('read', name))]))
+      return Object.fromEntries(request.names.map(name => [name, this.#get('read', name)]))
     if (request.op === 'free') {
       for (const name of request.names) this.#get('free', name)
       for (const name of request.names) this.#stored.delete(name)
@@ -156,7 +161,7 @@ export class Host {
 
     const results = Object.entries(outputs).filter(([name]) => keep[name] === undefined)
     for (const [name, storedAs] of Object.entries(keep)) this.#stored.set(storedAs, outputs[name]!)
-    return Object.fromEntries(results.map(([name, tensor]) => [name, ownTensor(tensor)]))
+    return Object.fromEntries(results)
   }
 }
 

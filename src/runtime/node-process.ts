@@ -1,11 +1,11 @@
 /**
- * The child process of {@link openEngine}: started with a device and a number of
- * threads, it serves one engine.
+ * The child process of {@link openEngine}: started with a device, a number of threads and, where there is
+ * one, the number of the file that carries large values, it serves one engine.
  */
 import type { InferenceSession } from 'onnxruntime-node'
+import { CarrierFile, EngineCarrier, type ToCaller, type ToEngine } from './carrier.ts'
 import { Host } from './host.ts'
 import { type Loader, sessionLoader } from './loaded-program.ts'
-import type { Message } from './protocol.ts'
 import { recordInFolder } from './record.ts'
 
 /** The first message to the parent. */
@@ -22,7 +22,7 @@ export type Greeting =
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => {})
 process.on('disconnect', () => process.exit())
 
-const [device, threads] = process.argv.slice(2)
+const [device, threads, file] = process.argv.slice(2)
 
 try {
   const { default: ort } = await import('onnxruntime-node')
@@ -42,8 +42,12 @@ try {
   }
   const sessions = sessionLoader(ort, options)
   const { load, slower } = device === 'cpu' ? await stepped(sessions) : { load: sessions }
-  const host = new Host(load, recordInFolder)
-  process.on('message', async message => send(await host.answer(message as Message)))
+  const carrier = new EngineCarrier(new CarrierFile(file === undefined ? undefined : Number(file)))
+  const host = new Host(load, recordInFolder, reply => carrier.deliver(reply, send))
+  process.on('message', (received: ToEngine) => {
+    const message = carrier.received(received)
+    if (message) host.answer(message)
+  })
   send({
     version: ort.env.versions.node ?? 'of unknown version',
     backends: ort.listSupportedBackends(),
@@ -63,7 +67,7 @@ async function stepped(sessions: Loader): Promise<{ load: Loader; slower?: strin
   }
 }
 
-function send(message: object): void {
+function send(message: ToCaller | Greeting): void {
   // The parent may be gone: `disconnect` follows.
   process.send?.(message, () => {})
 }

@@ -13,10 +13,13 @@ import { fileURLToPath } from 'node:url'
 import { encodeModel } from '../onnx/encode.ts'
 import type { OnnxModel } from '../onnx/model.ts'
 import { checkInteger, FoveaError, UsageError, unknownName } from '../util/errors.ts'
+import { CallerCarrier, CarrierFile, type ToCaller } from './carrier.ts'
 import { Client } from './client.ts'
 import { type Device, devices, type Engine, type EngineOptions } from './engine.ts'
 import type { Greeting } from './node-process.ts'
-import type { Reply } from './protocol.ts'
+
+/** What an engine's process begins with, but for the file that carries large values. */
+const STDIO = ['ignore', 'ignore', 'pipe', 'ipc'] as const
 
 /** The engines' processes that are alive. None outlives this one, however it exits. */
 const living = new Set<ChildProcess>()
@@ -38,13 +41,17 @@ export async function openEngine(options: EngineOptions = {}): Promise<Engine> {
   // Run from source the file is TypeScript, in the published package JavaScript.
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
   const path = fileURLToPath(new URL(`./node-process.${extension}`, import.meta.url))
-  const child = fork(path, [device, String(threads)], {
+  const file = CarrierFile.open()
+  const carrier = new CallerCarrier(file)
+  const { descriptor } = file
+  const carried = descriptor === undefined ? [] : [descriptor]
+  const child = fork(path, [device, String(threads), ...carried.map(() => String(STDIO.length))], {
     serialization: 'advanced',
     // The caller's own flags (a debugger's port, `--eval`) are not meant for it.
     execArgv: [],
     env: { ...process.env, GLIBC_TUNABLES: withHugePages(process.env.GLIBC_TUNABLES) },
     // Its complaints would tear a progress display; the last of them explain a death.
-    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+    stdio: [...STDIO, ...carried],
   })
   living.add(child)
   const stderr = child.stderr as Socket
@@ -66,6 +73,8 @@ export async function openEngine(options: EngineOptions = {}): Promise<Engine> {
       else stderr.once('close', () => over(how))
     })
   })
+
+  void gone.then(() => file.close())
 
   const greeting = await Promise.race([
     gone,
@@ -96,7 +105,7 @@ export async function openEngine(options: EngineOptions = {}): Promise<Engine> {
     // A message that cannot be sent is answered by `gone`.
     send(message) {
       const { promise, resolve } = Promise.withResolvers<void>()
-      child.send(message, () => resolve())
+      child.send(carrier.sent(message), () => resolve())
       return promise
     },
     busy: keepAlive,
@@ -106,7 +115,10 @@ export async function openEngine(options: EngineOptions = {}): Promise<Engine> {
       await gone
     },
   })
-  child.on('message', message => client.receive(message as Reply))
+  child.on('message', message => {
+    const reply = carrier.received(message as ToCaller, answer => child.send(answer, () => {}))
+    if (reply) client.receive(reply)
+  })
   void gone.then(error => client.fail(error))
   stderr.unref()
   keepAlive(false)

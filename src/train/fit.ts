@@ -106,6 +106,8 @@ class Trainer {
   }
   private best: Readonly<Record<string, HostTensor>> | undefined
   private savedAt = performance.now()
+  /** What the checkpoint has. */
+  private saved: Position | undefined
   private secondsPerStep = 0
 
   constructor(spec: TrainingSpec, classes: readonly string[], split: TrainingSplit, options: FitOptions) {
@@ -348,7 +350,7 @@ class Trainer {
 
   private async save(): Promise<void> {
     const { checkpoint } = this.options
-    if (!checkpoint) return
+    if (!checkpoint || this.saved === this.position) return
     const names = this.programs[0]!.compiled.state.map(tensor => tensor.name)
     const state = await this.engine.read(names)
     const { device, threads, version } = this.engine
@@ -361,6 +363,7 @@ class Trainer {
       best: this.best,
     })
     this.savedAt = performance.now()
+    this.saved = this.position
     this.emit({ type: 'checkpoint', path: checkpoint.path })
   }
 
