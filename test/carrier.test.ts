@@ -10,6 +10,7 @@ import {
   type ToCaller,
   type ToEngine,
 } from '../src/runtime/carrier.ts'
+import type { Engine } from '../src/runtime/engine.ts'
 import { openEngine } from '../src/runtime/node.ts'
 import type { Message, Reply } from '../src/runtime/protocol.ts'
 import { bytesOf, type HostTensor } from '../src/util/host-tensor.ts'
@@ -31,11 +32,16 @@ afterAll(() => rmSync(folder, { recursive: true }))
 /** More than the file has room for at once, the rest of a piece, and what goes with its message. */
 const values = { large: counted(12_000_001), other: counted(20_000, 5), small: counted(3), none: counted(0) }
 
+async function openedIn(directory: string): Promise<Engine> {
+  vi.stubEnv('TMPDIR', directory)
+  const engine = await openEngine({ threads: 1 })
+  vi.unstubAllEnvs()
+  return engine
+}
+
 describe('an engine', () => {
   const returned = async (directory: string) => {
-    vi.stubEnv('TMPDIR', directory)
-    const engine = await openEngine({ threads: 1 })
-    vi.unstubAllEnvs()
+    const engine = await openedIn(directory)
     try {
       await engine.write(values)
       return await engine.read(Object.keys(values))
@@ -53,13 +59,17 @@ describe('an engine', () => {
   })
 
   test('does so where there can be no file', async () => {
+    vi.stubEnv('TMPDIR', join(folder, 'missing'))
+    expect(CarrierFile.open().descriptor).toBeUndefined()
+    vi.unstubAllEnvs()
     expect(differing(await returned(join(folder, 'missing')))).toEqual([])
   })
 
   test('has a file that nobody finds, so that nothing is left of it however it ends', async () => {
-    vi.stubEnv('TMPDIR', folder)
-    const engine = await openEngine({ threads: 1 })
-    vi.unstubAllEnvs()
+    const file = CarrierFile.open()
+    expect(file.descriptor).toBeTypeOf('number')
+    file.close()
+    const engine = await openedIn(folder)
     expect(ours()).toEqual([])
     await engine.close()
   })
@@ -78,8 +88,15 @@ describe('both ends', () => {
       isLast: true,
     },
   })
-  const bytesIn = (message: Message | undefined) =>
-    message?.request.op === 'write' ? message.request.bytes : undefined
+  /** The tenth of a message's bytes, as the host gets it. */
+  const tenthIn = (message: Message | undefined) => {
+    if (message?.request.op !== 'write') return undefined
+    const { bytes } = message.request
+    const target = new Uint8Array(bytes.length)
+    if ('readInto' in bytes) bytes.readInto(target)
+    else target.set(bytes)
+    return target[9]
+  }
   const piece = (value: number) => new Uint8Array(2 ** 20).fill(value)
   const fileOf = (flags: string) => {
     const path = join(folder, 'file')
@@ -91,7 +108,7 @@ describe('both ends', () => {
   const answered = async (engine: EngineCarrier, caller: CallerCarrier, reply: Reply) => {
     const replies: Reply[] = []
     const sent: ToCaller[] = []
-    await engine.deliver(reply, message => {
+    await engine.deliver(reply, 'read', message => {
       sent.push(structuredClone(message))
       // The caller is slower than the engine.
       setImmediate(() => {
@@ -112,13 +129,11 @@ describe('both ends', () => {
     const sent = Array.from({ length: 6 }, (_, i) => caller.sent(write(i, piece(i))))
     expect(sent.map(message => 'carried' in message)).toEqual([true, true, true, true, false, false])
     const received = sent.map(message => engine.received(message))
-    expect(received.map(message => bytesIn(message)?.[9])).toEqual([0, 1, 2, 3, 4, 5])
+    expect(received.map(tenthIn)).toEqual([0, 1, 2, 3, 4, 5])
     caller.received({ id: 2, result: undefined }, () => {})
     const next = caller.sent(write(6, piece(6)))
     expect('carried' in next).toBe(true)
-    expect([next, sent[0]!, sent[3]!].map(message => bytesIn(engine.received(message))?.[9])).toEqual([
-      6, 0, 3,
-    ])
+    expect([next, sent[0]!, sent[3]!].map(message => tenthIn(engine.received(message)))).toEqual([6, 0, 3])
     closeSync(descriptor)
   })
 
@@ -133,6 +148,19 @@ describe('both ends', () => {
     expect(sent.filter(message => 'piece' in message)).toHaveLength(7)
     for (const [name, tensor] of Object.entries(values)) expect(isSame(reply.result[name], tensor)).toBe(true)
     closeSync(descriptor)
+  })
+
+  test('what is no tensor is left as it is', async () => {
+    const engine = new EngineCarrier(CarrierFile.open())
+    const sent: ToCaller[] = []
+    for (const [op, result] of [
+      ['profile', []],
+      ['load', { program: 1, inputs: [], outputs: [] }],
+      ['write', undefined],
+    ] as const) {
+      await engine.deliver({ id: 1, result }, op, message => void sent.push(message))
+      expect(sent.pop()).toEqual({ id: 1, result })
+    }
   })
 
   test('what the file cannot take goes with its message', async () => {

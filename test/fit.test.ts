@@ -267,13 +267,14 @@ describe('what cannot go on says so', () => {
     )
   })
 
-  test('a checkpoint is there before the first step', async () => {
+  test('a checkpoint is there before the first step, and after the last, once', async () => {
     const path = join(folder, 'first.safetensors')
     const events: string[] = []
     const onEvent = ({ type }: TrainEvent) => events.push(type)
-    await fit({ ...spec(), epochs: 1 }, data, { engine, checkpoint: { path }, onEvent })
+    await fit({ ...spec(), epochs: 1 }, data, { engine, checkpoint: { path, everySeconds: 0 }, onEvent })
     expect(events.indexOf('checkpoint')).toBeGreaterThanOrEqual(0)
     expect(events.indexOf('checkpoint')).toBeLessThan(events.indexOf('progress'))
+    expect(events.slice(events.indexOf('epoch'))).toEqual(['epoch', 'checkpoint'])
   })
 
   test('a checkpoint of another model, a truncated one, a foreign file, none', async () => {

@@ -165,7 +165,7 @@ test("rows of an input are each step's own, in what tasks and kernels read", asy
   const loaded = await stepped[2](encodeModel(model), undefined)
   const steps = hostTensor('int64', [], [6])
   await expect(loaded.run({ ...inputs, steps })).rejects.toThrow(
-    'data: expected a row for each of 6 steps, received 5',
+    'run: input "data": expected a row for each of 6 steps, received 5',
   )
   await loaded.release()
 })

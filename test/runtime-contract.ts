@@ -141,6 +141,9 @@ export function testEngine(name: string, openEngine: (options?: EngineOptions) =
       const program = await engine.load(repeatedMatMul(size), { profile: true })
       const x = hostTensor('float32', [size, size], new Array(size * size).fill(1))
       const runOf = (count: number) => program.run({ feeds: { count: hostTensor('int64', [], [count]), x } })
+      const unused = await engine.load(repeatedMatMul(size), { profile: true })
+      expect(await unused.profile()).toEqual([])
+      await unused.release()
       const plain = await engine.load(repeatedMatMul(size))
       const feeds = { count: hostTensor('int64', [], [5]), x }
       await runOf(2)

@@ -114,6 +114,23 @@ test.skipIf(windows)('an engine that dies rejects what is under way, and all tha
   expect(stdout).toBe(line + line)
 })
 
+test.skipIf(windows)('an engine that dies while large values are on their way rejects them', async () => {
+  const { stdout } = await run(`
+    const large = { dtype: 'uint8', shape: [100e6], data: new Uint8Array(100e6).fill(7) }
+    for (const ask of [engine => engine.write({ other: large }), engine => engine.read(['large'])])
+      for (const ms of [0, 30]) {
+        const engine = await openEngine({ threads: 1 })
+        await engine.write({ large })
+        const pid = enginePid()
+        const asked = ask(engine)
+        setTimeout(() => process.kill(pid, 'SIGKILL'), ms)
+        await asked.then(() => console.log('done'), error => console.log(error.name))
+        await engine.close()
+      }`)
+  expect(stdout.match(/^FoveaError$/gm)?.length).toBeGreaterThanOrEqual(2)
+  expect(stdout.replaceAll(/^(FoveaError|done)\n/gm, '')).toBe('')
+})
+
 test('a request that cannot be sent is rejected, and does not hold up closing', async () => {
   const engine = await openEngine({ threads: 1 })
   const unsendable = (() => {}) as unknown as string

@@ -144,6 +144,15 @@ describe('the store of an engine', () => {
     await loaded.run({ feeds: first, keep: program.keep })
   })
 
+  test('a run that is refused leaves the state as it was', async () => {
+    const before = await all()
+    const { scalars } = feedsOf(program, 0, 1, 0.01, 40)
+    await expect(loaded.run({ feeds: { ...first, scalars: scalars! }, keep: program.keep })).rejects.toThrow(
+      'run: input "scalars": expected a row for each of 2 steps, received 1',
+    )
+    expect(differing(before, await all())).toEqual([])
+  })
+
   test('a state of another shape is refused', async () => {
     await engine.write({ 'dense_2/bias': hostTensor('float32', [4], [0, 0, 0, 0]) })
     await expect(loaded.run({ feeds: first })).rejects.toThrow(

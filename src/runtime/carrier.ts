@@ -1,7 +1,7 @@
 /**
  * Large values on their way between an engine's process and its caller's: through a file that both hold open and that has
- * no name, which systems keep in memory; several times as fast as in messages, which are copied and put together from
- * small pieces. The caller's messages and the engine's replies say where in it a value lies.
+ * no name. What is written is read from the system's cache, several times as fast as messages are copied and put together
+ * from small pieces. The caller's messages and the engine's replies say where in it a value lies.
  */
 import { randomUUID } from 'node:crypto'
 import { closeSync, openSync, readSync, unlinkSync, writeSync } from 'node:fs'
@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { arrayTypes, bytesOf } from '../util/host-tensor.ts'
 import { ownTensor } from './ort-tensor.ts'
-import type { Message, Reply, Tensors } from './protocol.ts'
+import type { Incoming, Message, Reply, Request, Tensors } from './protocol.ts'
 
 const SLOT_BYTES = 8 * 2 ** 20
 /** In each direction: while one process reads one, the other writes the next. */
@@ -33,10 +33,12 @@ interface Piece extends Carried {
   readonly offset: number
 }
 
+type Write = Extract<Request, { op: 'write' }>
+
 /** What a caller's process sends. */
 export type ToEngine =
   | Message
-  | { readonly id: number; readonly request: object; readonly carried: Carried }
+  | { readonly id: number; readonly request: Omit<Write, 'bytes'>; readonly carried: Carried }
   /** A piece was read. */
   | { readonly read: number }
 
@@ -118,7 +120,7 @@ class Outgoing {
     this.#freed?.()
   }
 
-  /** Settled once a slot is free. */
+  /** Settled once a slot is free. One may wait. */
   async room(): Promise<void> {
     while (this.#free.length === 0)
       await new Promise<void>(resolve => {
@@ -146,11 +148,12 @@ export class CallerCarrier {
   /** What to send for a message. */
   sent(message: Message): ToEngine {
     const { id, request } = message
-    if (request.op !== 'write' || !isLarge(request.bytes)) return message
-    const carried = this.#outgoing.put(request.bytes)
+    if (request.op !== 'write') return message
+    const { bytes, ...rest } = request
+    const carried = bytes instanceof Uint8Array && isLarge(bytes) ? this.#outgoing.put(bytes) : undefined
     if (!carried) return message
     this.#slots.set(id, carried.slot)
-    return { id, request: { ...request, bytes: undefined }, carried }
+    return { id, request: rest, carried }
   }
 
   /** The reply that has come; undefined where it is a piece of one, which `send` tells the engine was read. */
@@ -180,11 +183,12 @@ export class CallerCarrier {
 
   #take(piece: Piece): void {
     const { id, name, bytes, offset, length } = piece
+    if (this.#failures.has(id)) return
     const tensors = this.#arriving.get(id) ?? new Map<string, Uint8Array<ArrayBuffer>>()
-    const whole = tensors.get(name) ?? new Uint8Array(bytes)
-    tensors.set(name, whole)
     this.#arriving.set(id, tensors)
     try {
+      const whole = tensors.get(name) ?? new Uint8Array(bytes)
+      tensors.set(name, whole)
       this.#file.read(piece, whole.subarray(offset, offset + length))
     } catch (error) {
       this.#failures.set(id, (error as Error).message)
@@ -196,17 +200,13 @@ export class CallerCarrier {
 export class EngineCarrier {
   readonly #file: CarrierFile
   readonly #outgoing: Outgoing
-  #scratch: Uint8Array | undefined
 
   constructor(file: CarrierFile) {
     this.#file = file
     this.#outgoing = new Outgoing(file, SLOTS)
   }
 
-  /**
-   * The message that was sent; undefined where it only says that a piece was read. What was carried is read from the
-   * file when it is asked for, and stays until the next is.
-   */
+  /** The message that was sent; undefined where it only says that a piece was read. */
   received(message: ToEngine): Message | undefined {
     if ('read' in message) {
       this.#outgoing.free(message.read)
@@ -214,25 +214,22 @@ export class EngineCarrier {
     }
     if (!('carried' in message)) return message
     const { id, request, carried } = message
-    const read = () => this.#read(carried)
-    const whole = {
-      ...request,
-      get bytes() {
-        return read()
-      },
+    const bytes: Incoming = {
+      length: carried.length,
+      readInto: target => this.#file.read(carried, target),
     }
-    return { id, request: whole as Message['request'] }
+    return { id, request: { ...request, bytes } }
   }
 
   /** Sends a reply. Settled once the next request may change what its tensors lie in. */
-  async deliver(reply: Reply, send: (message: ToCaller) => void): Promise<void> {
-    if (!('result' in reply) || !isTensors(reply.result)) {
+  async deliver(reply: Reply, op: Request['op'], send: (message: ToCaller) => void): Promise<void> {
+    if (!('result' in reply) || (op !== 'read' && op !== 'run')) {
       send(reply)
       return
     }
     const { id } = reply
     const result: Record<string, object> = {}
-    for (const [name, tensor] of Object.entries(reply.result)) {
+    for (const [name, tensor] of Object.entries(reply.result as Tensors)) {
       const isCarried = await this.#carry(id, name, bytesOf(tensor), send)
       result[name] = isCarried ? { ...tensor, data: undefined } : ownTensor(tensor)
     }
@@ -255,19 +252,4 @@ export class EngineCarrier {
     }
     return true
   }
-
-  #read(carried: Carried): Uint8Array {
-    this.#scratch ??= new Uint8Array(SLOT_BYTES)
-    this.#file.read(carried, this.#scratch)
-    return this.#scratch.subarray(0, carried.length)
-  }
-}
-
-/** Whether a reply's result is tensors by their names. */
-function isTensors(result: unknown): result is Tensors {
-  return (
-    typeof result === 'object' &&
-    result !== null &&
-    Object.values(result).every(value => ArrayBuffer.isView(value?.data))
-  )
 }

@@ -36,7 +36,7 @@ export interface Engine {
   load(bytes: Uint8Array, options?: ProgramOptions): Promise<Program>
   /**
    * Settled once the requests so far have left this thread, which may then be busy without holding them up; but for
-   * values that wait until earlier ones are stored.
+   * those that wait until large values before them are stored.
    */
   sent(): Promise<void>
   /** Waits for the requests under way, then ends the engine. Closing twice is allowed. */

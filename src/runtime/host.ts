@@ -14,10 +14,12 @@ import type { DeclaredInput, LoadedProgram, Loader, Recording } from './loaded-p
 import { ownTensor } from './ort-tensor.ts'
 import type { Loaded, Message, Names, Reply, Request, Tensors } from './protocol.ts'
 
+type Deliver = (reply: Reply, op: Request['op']) => Promise<void>
+
 export class Host {
   readonly #load: Loader
   readonly #record: () => Promise<Recording>
-  readonly #deliver: (reply: Reply) => Promise<void>
+  readonly #deliver: Deliver
   readonly #stored = new Map<string, HostTensor>()
   readonly #arriving = new Map<string, HostTensor>()
   readonly #programs = new Map<number, LoadedProgram>()
@@ -25,27 +27,27 @@ export class Host {
   #last: Promise<void> = Promise.resolve()
 
   /**
-   * @param deliver sends a reply, whose tensors may lie in memory that threads share, and that the next request
-   *   changes: settled once that may be handled
+   * @param deliver sends a reply to a request of this kind, whose tensors may lie in memory that threads share, and that
+   *   the next request changes: settled once that may be handled
    */
-  constructor(load: Loader, record: () => Promise<Recording>, deliver: (reply: Reply) => Promise<void>) {
+  constructor(load: Loader, record: () => Promise<Recording>, deliver: Deliver) {
     this.#load = load
     this.#record = record
     this.#deliver = deliver
   }
 
   /** Answers after everything that was asked before. */
-  answer({ id, request }: Message): void {
-    this.#last = this.#last
-      .then(() => this.#handle(request))
-      .then(
-        result => ({ id, result }),
-        (error: unknown) => ({
-          id,
-          error: { usage: error instanceof UsageError, message: messageOf(error) },
-        }),
-      )
-      .then(this.#deliver)
+  answer(message: Message): void {
+    this.#last = this.#last.then(() => this.#answer(message))
+  }
+
+  async #answer({ id, request }: Message): Promise<void> {
+    try {
+      await this.#deliver({ id, result: await this.#handle(request) }, request.op)
+    } catch (error) {
+      const usage = error instanceof UsageError
+      await this.#deliver({ id, error: { usage, message: messageOf(error) } }, request.op)
+    }
   }
 
   async #handle(request: Request): Promise<unknown> {
@@ -66,13 +68,14 @@ export class Host {
   }
 
   #write({ name, dtype, shape, offset, bytes, isLast }: Extract<Request, { op: 'write' }>): void {
-    const tensor = offset === 0 ? this.#begun(name, dtype, shape) : this.#arriving.get(name)!
-    bytesOf(tensor).set(bytes, offset)
-    if (!isLast) this.#arriving.set(name, tensor)
-    else {
-      this.#arriving.delete(name)
-      this.#stored.set(name, tensor)
-    }
+    const tensor = offset === 0 ? this.#begun(name, dtype, shape) : this.#arriving.get(name)
+    this.#arriving.delete(name)
+    if (!tensor) throw new FoveaError(`write: a piece of "${name}" before this one was lost`)
+    const target = bytesOf(tensor).subarray(offset, offset + bytes.length)
+    if ('readInto' in bytes) bytes.readInto(target)
+    else target.set(bytes)
+    if (isLast) this.#stored.set(name, tensor)
+    else this.#arriving.set(name, tensor)
   }
 
   /** Zeros that a tensor is to replace: where a program has it, so that it does not stand in memory twice. */
@@ -155,6 +158,7 @@ export class Host {
     for (const [name, tensor] of this.#stored)
       if (!replaced.has(name) && program.overwrites(tensor)) this.#stored.set(name, ownTensor(tensor))
     const outputs = await program.run(Object.fromEntries(inputs)).catch((error: unknown) => {
+      if (error instanceof UsageError) throw error
       for (const [name, tensor] of this.#stored) if (program.overwrites(tensor)) this.#stored.delete(name)
       throw new FoveaError(`ONNX Runtime failed to run the program: ${messageOf(error)}`)
     })

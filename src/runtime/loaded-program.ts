@@ -20,6 +20,7 @@ export interface LoadedProgram {
   /**
    * Runs once, on a value for each input, of its type and shape.
    *
+   * @throws UsageError where it cannot run on these, and has changed nothing
    * @throws Error where ONNX Runtime fails
    */
   run(inputs: Tensors): Promise<Record<string, HostTensor>>
@@ -90,7 +91,9 @@ class SessionProgram implements LoadedProgram {
     return false
   }
 
-  homeOf(): undefined {}
+  homeOf(): undefined {
+    return undefined
+  }
 
   async profile(): Promise<RunTiming[] | undefined> {
     const recording = this.#recording

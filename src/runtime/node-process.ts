@@ -43,7 +43,7 @@ try {
   const sessions = sessionLoader(ort, options)
   const { load, slower } = device === 'cpu' ? await stepped(sessions) : { load: sessions }
   const carrier = new EngineCarrier(new CarrierFile(file === undefined ? undefined : Number(file)))
-  const host = new Host(load, recordInFolder, reply => carrier.deliver(reply, send))
+  const host = new Host(load, recordInFolder, (reply, op) => carrier.deliver(reply, op, send))
   process.on('message', (received: ToEngine) => {
     const message = carrier.received(received)
     if (message) host.answer(message)

@@ -44,14 +44,14 @@ export async function openEngine(options: EngineOptions = {}): Promise<Engine> {
   const file = CarrierFile.open()
   const carrier = new CallerCarrier(file)
   const { descriptor } = file
-  const carried = descriptor === undefined ? [] : [descriptor]
-  const child = fork(path, [device, String(threads), ...carried.map(() => String(STDIO.length))], {
+  const inherited = descriptor === undefined ? [] : [descriptor]
+  const child = fork(path, [device, String(threads), ...inherited.map(() => String(STDIO.length))], {
     serialization: 'advanced',
     // The caller's own flags (a debugger's port, `--eval`) are not meant for it.
     execArgv: [],
     env: { ...process.env, GLIBC_TUNABLES: withHugePages(process.env.GLIBC_TUNABLES) },
     // Its complaints would tear a progress display; the last of them explain a death.
-    stdio: [...STDIO, ...carried],
+    stdio: [...STDIO, ...inherited],
   })
   living.add(child)
   const stderr = child.stderr as Socket
@@ -73,7 +73,7 @@ export async function openEngine(options: EngineOptions = {}): Promise<Engine> {
       else stderr.once('close', () => over(how))
     })
   })
-
+  // Of what still comes then nothing is wanted.
   void gone.then(() => file.close())
 
   const greeting = await Promise.race([

@@ -4,6 +4,13 @@ import type { DType, HostTensor, Shape } from '../util/host-tensor.ts'
 export type Tensors = Readonly<Record<string, HostTensor>>
 export type Names = Readonly<Record<string, string>>
 
+/** Values that are on their way, and how the host gets them. */
+export interface Incoming {
+  readonly length: number
+  /** Into as many bytes. */
+  readInto(target: Uint8Array): void
+}
+
 export type Request =
   /**
    * A piece of a tensor: large ones come in several, and are stored with the last one. What follows that is
@@ -15,7 +22,7 @@ export type Request =
       readonly dtype: DType
       readonly shape: Shape
       readonly offset: number
-      readonly bytes: Uint8Array
+      readonly bytes: Uint8Array | Incoming
       readonly isLast: boolean
     }
   | { readonly op: 'read'; readonly names: readonly string[] }

@@ -38,14 +38,21 @@ export async function loadWithState(
   seed: number,
   known: Readonly<Record<string, HostTensor>> = {},
 ): Promise<Program> {
-  const loading = engine.load(compiled.bytes)
+  const loading = handled(engine.load(compiled.bytes))
   // Before drawing keeps this thread from sending it.
   await engine.sent()
   const [loaded, written] = await Promise.allSettled([loading, writeState(engine, compiled, seed, known)])
   if (loaded.status === 'rejected') throw loaded.reason
   if (written.status === 'fulfilled') return loaded.value
-  await loaded.value.release()
+  // An engine that is gone has nothing to release.
+  await loaded.value.release().catch(() => {})
   throw written.reason
+}
+
+/** For what is awaited later: if it fails before, that is not the end of the process. */
+function handled<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => {})
+  return promise
 }
 
 async function writeState(
@@ -58,7 +65,7 @@ async function writeState(
   let bytes = 0
   for (const { name, kind, shape, initial } of state) {
     const tensor = known[name] ?? { dtype: 'float32', shape, data: initial(seed) }
-    ahead.push(engine.write({ [name]: tensor }))
+    ahead.push(handled(engine.write({ [name]: tensor })))
     // Of an optimizer's zeros there is nothing until they are written to.
     if (kind !== 'slot') bytes += tensor.data.byteLength
     if (bytes < MOST_BYTES_AHEAD) continue

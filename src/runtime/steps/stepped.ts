@@ -2,7 +2,7 @@
 import { decodeModel } from '../../onnx/decode.ts'
 import type { OnnxGraph, OnnxModel } from '../../onnx/model.ts'
 import { median } from '../../stats/summary.ts'
-import { FoveaError } from '../../util/errors.ts'
+import { UsageError } from '../../util/errors.ts'
 import { arrayTypes, type HostTensor, type TensorData } from '../../util/host-tensor.ts'
 import type { NodeTiming, RunTiming } from '../engine.ts'
 import type { DeclaredInput, LoadedProgram, Loader, Recording } from '../loaded-program.ts'
@@ -186,8 +186,15 @@ class SteppedProgram implements LoadedProgram {
 
   async run(inputs: Tensors): Promise<Record<string, HostTensor>> {
     const began = performance.now()
-    const { count, states, end } = this.#plan
+    const { count, states, end, rows } = this.#plan
     const steps = Number(inputs[count]!.data[0])
+    for (const { input } of rows) {
+      const received = inputs[input]!.shape[0]!
+      if (received < steps)
+        throw new UsageError(
+          `run: input "${input}": expected a row for each of ${steps} steps, received ${received}`,
+        )
+    }
     const given = this.#enter(inputs)
     const { stacked, tasks } = this.#steps(given, steps)
     const last = byName(states, ({ next, input }) => [next, this.#tensors.states[input.name]!])
@@ -247,12 +254,10 @@ class SteppedProgram implements LoadedProgram {
       const all = new arrayTypes[dtype](count * data.length)
       return { output, data, tensor: { dtype, shape: [count, ...shape], data: all } }
     })
-    const copied = rows.map(({ value, input }) => {
-      const { data: all, shape } = inputs[input]!
-      if (shape[0]! < count)
-        throw new FoveaError(`${input}: expected a row for each of ${count} steps, received ${shape[0]}`)
-      return { all, row: this.#tensors.given[value.name]!.data }
-    })
+    const copied = rows.map(({ value, input }) => ({
+      all: inputs[input]!.data,
+      row: this.#tensors.given[value.name]!.data,
+    }))
     const timings: number[][] = this.#tasks.map(() => [])
     const takeBack = this.#parted.give(inputs)
     let binding: BoundSegments | undefined
