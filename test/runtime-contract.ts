@@ -346,11 +346,13 @@ export function testEngine(name: string, openEngine: (options?: EngineOptions) =
     test('refuses options that make no sense', async () => {
       const errors = await Promise.all([
         failure(openEngine({ threads: 0 })),
+        failure(openEngine({ threads: 99_999 })),
         failure(openEngine({ device: 'gpu' as 'cuda' })),
       ])
       for (const error of errors) expect(error).toBeInstanceOf(UsageError)
       expect(errors.map(({ message }) => message)).toEqual([
         'openEngine: threads must be a whole number of at least 1, received 0',
+        'openEngine: threads must be a number between 1 and 1024, received 99999',
         'unknown device "gpu"; did you mean "webgpu"? known: cpu, cuda, webgpu',
       ])
     })

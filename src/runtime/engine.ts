@@ -10,7 +10,7 @@ export type Device = (typeof devices)[number]
 export interface EngineOptions {
   /** Default: `'cpu'`. */
   readonly device?: Device
-  /** Threads of one run. Default: all available cores. */
+  /** Threads of one run, 1024 at most. Default: all available cores. */
   readonly threads?: number
 }
 

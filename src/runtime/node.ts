@@ -12,7 +12,7 @@ import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { encodeModel } from '../onnx/encode.ts'
 import type { OnnxModel } from '../onnx/model.ts'
-import { checkInteger, FoveaError, UsageError, unknownName } from '../util/errors.ts'
+import { checkInteger, checkRange, FoveaError, UsageError, unknownName } from '../util/errors.ts'
 import { CallerCarrier, CarrierFile, type ToCaller } from './carrier.ts'
 import { Client } from './client.ts'
 import { type Device, devices, type Engine, type EngineOptions } from './engine.ts'
@@ -20,6 +20,9 @@ import type { Greeting } from './node-process.ts'
 
 /** What an engine's process begins with, but for the file that carries large values. */
 const STDIO = ['ignore', 'ignore', 'pipe', 'ipc'] as const
+
+/** More than any machine has cores. Of a hundred thousand, ONNX Runtime dies after minutes. */
+const MOST_THREADS = 1024
 
 /** The engines' processes that are alive. None outlives this one, however it exits. */
 const living = new Set<ChildProcess>()
@@ -36,6 +39,7 @@ process.on('exit', () => {
 export async function openEngine(options: EngineOptions = {}): Promise<Engine> {
   const { device = 'cpu', threads = availableParallelism() } = options
   checkInteger('openEngine', 'threads', threads, 1)
+  checkRange('openEngine', 'threads', threads, 1, MOST_THREADS)
   if (!devices.includes(device)) throw unknownName('device', device, devices)
 
   // Run from source the file is TypeScript, in the published package JavaScript.
