@@ -13,15 +13,14 @@ import {
 import type { Engine } from '../src/runtime/engine.ts'
 import { openEngine } from '../src/runtime/node.ts'
 import type { Message, Reply } from '../src/runtime/protocol.ts'
-import { bytesOf, type HostTensor } from '../src/util/host-tensor.ts'
+import type { HostTensor } from '../src/util/host-tensor.ts'
+import { sameBits } from './same-bits.ts'
 
 const counted = (length: number, first = 0): HostTensor => ({
   dtype: 'float32',
   shape: [length],
   data: Float32Array.from({ length }, (_, i) => first + i),
 })
-const isSame = (a: HostTensor | undefined, b: HostTensor) =>
-  a?.dtype === b.dtype && Buffer.compare(bytesOf(a), bytesOf(b)) === 0
 
 let folder: string
 beforeAll(() => {
@@ -52,7 +51,7 @@ describe('an engine', () => {
   // ONNX Runtime has files of its own there.
   const ours = () => readdirSync(folder).filter(name => name.startsWith('fovea'))
   const differing = (found: Record<string, HostTensor>) =>
-    Object.entries(values).flatMap(([name, tensor]) => (isSame(found[name], tensor) ? [] : [name]))
+    Object.entries(values).flatMap(([name, tensor]) => (sameBits(found[name]!, tensor) ? [] : [name]))
 
   test('gives back what it was given', async () => {
     expect(differing(await returned(folder))).toEqual([])
@@ -105,6 +104,8 @@ describe('both ends', () => {
     rmSync(path)
     return descriptor
   }
+  const endsOf = (descriptor: number) =>
+    [new CallerCarrier(new CarrierFile(descriptor)), new EngineCarrier(new CarrierFile(descriptor))] as const
   const answered = async (engine: EngineCarrier, caller: CallerCarrier, reply: Reply) => {
     const replies: Reply[] = []
     const sent: ToCaller[] = []
@@ -122,10 +123,7 @@ describe('both ends', () => {
 
   test('a slot is not written again before what is in it was read', () => {
     const descriptor = fileOf('w+')
-    const [caller, engine] = [
-      new CallerCarrier(new CarrierFile(descriptor)),
-      new EngineCarrier(new CarrierFile(descriptor)),
-    ]
+    const [caller, engine] = endsOf(descriptor)
     const sent = Array.from({ length: 6 }, (_, i) => caller.sent(write(i, piece(i))))
     expect(sent.map(message => 'carried' in message)).toEqual([true, true, true, true, false, false])
     const received = sent.map(message => engine.received(message))
@@ -139,14 +137,12 @@ describe('both ends', () => {
 
   test('a reply in pieces arrives whole, whatever else is on its way', async () => {
     const descriptor = fileOf('w+')
-    const [caller, engine] = [
-      new CallerCarrier(new CarrierFile(descriptor)),
-      new EngineCarrier(new CarrierFile(descriptor)),
-    ]
+    const [caller, engine] = endsOf(descriptor)
     for (let i = 0; i < 4; i++) caller.sent(write(i, piece(i)))
     const { sent, reply } = await answered(engine, caller, { id: 9, result: values })
     expect(sent.filter(message => 'piece' in message)).toHaveLength(7)
-    for (const [name, tensor] of Object.entries(values)) expect(isSame(reply.result[name], tensor)).toBe(true)
+    for (const [name, tensor] of Object.entries(values))
+      expect(sameBits(reply.result[name]!, tensor)).toBe(true)
     closeSync(descriptor)
   })
 
@@ -165,13 +161,10 @@ describe('both ends', () => {
 
   test('what the file cannot take goes with its message', async () => {
     const descriptor = fileOf('r')
-    const [caller, engine] = [
-      new CallerCarrier(new CarrierFile(descriptor)),
-      new EngineCarrier(new CarrierFile(descriptor)),
-    ]
+    const [caller, engine] = endsOf(descriptor)
     for (let i = 0; i < 6; i++) expect(caller.sent(write(i, piece(i)))).toEqual(write(i, piece(i)))
     const { reply } = await answered(engine, caller, { id: 9, result: { other: values.other } })
-    expect(isSame(reply.result.other, values.other)).toBe(true)
+    expect(sameBits(reply.result.other!, values.other)).toBe(true)
     closeSync(descriptor)
   })
 

@@ -33,12 +33,13 @@ import { specHash, type TrainEvent, trainingSpec } from '../src/train/spec.ts'
 import { openWeights, startFrom, weightsOf } from '../src/train/transfer.ts'
 import { runTrial } from '../src/train/trial.ts'
 import { hashJson } from '../src/util/hash.ts'
-import { bytesOf, type HostTensor, hostTensor, sizeOf, zeros } from '../src/util/host-tensor.ts'
+import { hostTensor, sizeOf, zeros } from '../src/util/host-tensor.ts'
 import { foveaLayers, wantedLayers } from '../src/weights/index.ts'
 import { encodeSafetensors } from '../src/weights/safetensors.ts'
 import { architectureNamed } from '../src/zoo/index.ts'
 import { fovea } from './cli-process.ts'
 import { errorOf, rejectionOf } from './error-of.ts'
+import { sameBits } from './same-bits.ts'
 
 let data: DataSet
 let engine: Engine
@@ -105,8 +106,6 @@ async function transferred() {
   })
   return { spec, start }
 }
-
-const sameBits = (a: HostTensor, b: HostTensor) => Buffer.compare(bytesOf(a), bytesOf(b)) === 0
 
 test('what matches by name and shape is loaded, the rest named', async () => {
   const { weights, values } = (await transferred()).start

@@ -129,16 +129,21 @@ class Outgoing {
   }
 }
 
+/** A request that has no reply yet. */
+interface Underway {
+  /** With its values. */
+  readonly slot?: number
+  /** What has come of its reply, by name. */
+  readonly arrived: Map<string, Uint8Array<ArrayBuffer>>
+  /** What spoils its reply. */
+  failure?: string
+}
+
 /** The caller's end. */
 export class CallerCarrier {
   readonly #file: CarrierFile
   readonly #outgoing: Outgoing
-  /** By the request that has them. */
-  readonly #slots = new Map<number, number>()
-  /** What has come of replies, by their requests and names. */
-  readonly #arriving = new Map<number, Map<string, Uint8Array<ArrayBuffer>>>()
-  /** By the request whose reply it spoils. */
-  readonly #failures = new Map<number, string>()
+  readonly #underway = new Map<number, Underway>()
 
   constructor(file: CarrierFile) {
     this.#file = file
@@ -152,7 +157,7 @@ export class CallerCarrier {
     const { bytes, ...rest } = request
     const carried = bytes instanceof Uint8Array && isLarge(bytes) ? this.#outgoing.put(bytes) : undefined
     if (!carried) return message
-    this.#slots.set(id, carried.slot)
+    this.#underway.set(id, { slot: carried.slot, arrived: new Map() })
     return { id, request: rest, carried }
   }
 
@@ -164,15 +169,13 @@ export class CallerCarrier {
       return undefined
     }
     const { id } = message
-    const slot = this.#slots.get(id)
+    const underway = this.#underway.get(id)
+    this.#underway.delete(id)
+    if (!underway) return message
+    const { slot, arrived, failure } = underway
     if (slot !== undefined) this.#outgoing.free(slot)
-    this.#slots.delete(id)
-    const arrived = this.#arriving.get(id)
-    this.#arriving.delete(id)
-    const failure = this.#failures.get(id)
-    this.#failures.delete(id)
     if (failure !== undefined) return { id, error: { usage: false, message: failure } }
-    if (!arrived || !('result' in message)) return message
+    if (arrived.size === 0 || !('result' in message)) return message
     const result = Object.entries(message.result as Tensors).map(([name, tensor]) => {
       // One with data came with the message after all.
       const bytes = tensor.data === undefined ? arrived.get(name) : undefined
@@ -183,15 +186,15 @@ export class CallerCarrier {
 
   #take(piece: Piece): void {
     const { id, name, bytes, offset, length } = piece
-    if (this.#failures.has(id)) return
-    const tensors = this.#arriving.get(id) ?? new Map<string, Uint8Array<ArrayBuffer>>()
-    this.#arriving.set(id, tensors)
+    const underway: Underway = this.#underway.get(id) ?? { arrived: new Map() }
+    this.#underway.set(id, underway)
+    if (underway.failure !== undefined) return
     try {
-      const whole = tensors.get(name) ?? new Uint8Array(bytes)
-      tensors.set(name, whole)
+      const whole = underway.arrived.get(name) ?? new Uint8Array(bytes)
+      underway.arrived.set(name, whole)
       this.#file.read(piece, whole.subarray(offset, offset + length))
     } catch (error) {
-      this.#failures.set(id, (error as Error).message)
+      underway.failure = (error as Error).message
     }
   }
 }
